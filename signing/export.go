@@ -65,13 +65,18 @@ func (s *ExportSigner) Sign(digest [32]byte) ([]byte, error) {
 // Public is the key that checks the signer's signatures.
 func (s *ExportSigner) Public() *ecdsa.PublicKey { return &s.private.PublicKey }
 
-// PublicPEM is Public as a PEM block of type PUBLIC KEY (SPKI).
-func (s *ExportSigner) PublicPEM() []byte {
+// SPKI is Public as a DER SubjectPublicKeyInfo.
+func (s *ExportSigner) SPKI() []byte {
 	der, err := x509.MarshalPKIXPublicKey(s.Public())
 	if err != nil {
 		panic(err) // a P-256 key always has this form
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+	return der
+}
+
+// PublicPEM is Public as a PEM block of type PUBLIC KEY.
+func (s *ExportSigner) PublicPEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: s.SPKI()})
 }
 
 func (s *ExportSigner) String() string             { return "export signer " + s.Name() }

@@ -90,23 +90,29 @@ func LoadOrCreateSeed(path string) (seed Seed, made bool, err error) {
 		return seed, false, err
 	}
 	seed = NewSeed()
-	if err := writeSeed(path, seed); err != nil {
+	switch err := writeSeed(path, seed); {
+	case errors.Is(err, fs.ErrExist): // another process was faster
+		seed, err = LoadSeed(path)
+		return seed, false, err
+	case err != nil:
 		return Seed{}, false, fmt.Errorf("writing the seed: %w", err)
 	}
 	return seed, true, nil
 }
 
+// writeSeed never writes over a file: of two processes that start in one empty folder,
+// one makes the seed and both use it.
 func writeSeed(path string, seed Seed) error {
-	temp := path + ".new"
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := os.CreateTemp(filepath.Dir(path), ".seed-*") // mode 0600
 	if err != nil {
 		return err
 	}
+	defer os.Remove(f.Name())
 	_, err = f.WriteString(seedPrefix + hex.EncodeToString(seed.b[:]) + "\n")
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(temp, path); err != nil {
+	if err := os.Link(f.Name(), path); err != nil {
 		return err
 	}
 	dir, err := os.Open(filepath.Dir(path))
