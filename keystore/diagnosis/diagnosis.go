@@ -33,7 +33,7 @@ const (
 )
 
 // Schemes lists every scheme, in the order in which they are published.
-var Schemes = []Scheme{GAEN, Bluezone}
+var Schemes = [...]Scheme{GAEN, Bluezone}
 
 // Sizes that hold for every scheme.
 const (

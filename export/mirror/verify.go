@@ -1,0 +1,314 @@
+package mirror
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"bluekey/export/exportlog"
+	"bluekey/export/tree"
+	"bluekey/signing"
+)
+
+// VerifyOptions says whom to trust. Whoever names neither key nor policy is served from
+// the tree itself, where there is one, and told on every line that this proves nothing
+// about who runs it.
+type VerifyOptions struct {
+	// PublicKey must have signed every archive; nil means the keys that the tree names.
+	PublicKey *ecdsa.PublicKey
+	// Policy must accept every checkpoint, quorum included; nil means that of the tree.
+	Policy *exportlog.Policy
+}
+
+// Line is what Verify found out about one file, or about a tree as a whole.
+type Line struct {
+	Name    string   // the file as a person finds it: a path or a URL
+	Checked []string // what holds, in the order in which it was checked
+	Notes   []string // what a reader must know about it
+	Problem string   // why it failed; empty if it did not
+}
+
+// OK reports whether everything held.
+func (l Line) OK() bool { return l.Problem == "" }
+
+// String is the line as printed, without its end.
+func (l Line) String() string {
+	verdict, parts := "ok      ", []string{strings.Join(l.Checked, ", ")}
+	if !l.OK() {
+		verdict, parts = "FAILED  ", []string{l.Problem}
+		if len(l.Checked) > 0 {
+			parts = append(parts, "held: "+strings.Join(l.Checked, ", "))
+		}
+	}
+	return verdict + l.Name + ": " + strings.Join(append(parts, l.Notes...), "; ")
+}
+
+func (l *Line) held(format string, args ...any) {
+	l.Checked = append(l.Checked, fmt.Sprintf(format, args...))
+}
+
+// fail ends a line with the flaw that err is. Any other error comes back.
+func (l *Line) fail(err error) error {
+	f, err := flawOf(err)
+	if f != nil {
+		l.Problem = f.Error()
+	}
+	return err
+}
+
+// ownWord says that a tree was judged by a policy of its own.
+const ownWord = "the log's key taken from the tree itself: proves nothing about who runs it"
+
+// suffixes of the files that Verify looks for in folders and at the end of URLs.
+var suffixes = []string{".zip", ".keys", ".ids"}
+
+// Verify checks each target: an export file or its URL, the root of a tree (folder or URL
+// with index.json), or a folder of export files. report gets a line for every file as it
+// is done, and one for every tree. ok is whether all of them held. An error means that
+// the checks could not be finished.
+func Verify(ctx context.Context, targets []string, o VerifyOptions, report func(Line)) (ok bool, err error) {
+	ok = true
+	v := &verifier{VerifyOptions: o, sum: newSummer(), report: func(l Line) {
+		ok = ok && l.OK()
+		report(l)
+	}}
+	for _, target := range targets {
+		place, err := tree.Locate(target, suffixes...)
+		if err != nil {
+			return false, fmt.Errorf("finding %s: %w", target, err)
+		}
+		if place.Files == nil {
+			err = v.tree(ctx, place.Source)
+		}
+		for _, name := range place.Files {
+			if err = v.loose(ctx, place.Source, name); err != nil {
+				break
+			}
+		}
+		if err != nil {
+			return false, fmt.Errorf("verifying %s: %w", target, err)
+		}
+	}
+	return ok, nil
+}
+
+type verifier struct {
+	VerifyOptions
+	sum    summer
+	report func(Line)
+}
+
+// home is a tree that a file came from.
+type home struct {
+	source tree.Source       // nil if only a policy is known
+	policy *exportlog.Policy // nil if the tree has none and none was given
+	notes  []string          // on whose word the policy is taken
+	keys   map[string]*ecdsa.PublicKey
+}
+
+// openHome finds the policy to judge a tree by.
+func (v *verifier) openHome(ctx context.Context, s tree.Source) (*home, error) {
+	h := &home{source: s, policy: v.Policy, keys: map[string]*ecdsa.PublicKey{}}
+	if h.policy != nil {
+		return h, nil
+	}
+	text, err := tree.ReadAll(ctx, s, exportlog.PolicyPath, exportlog.MaxPolicy)
+	if errors.Is(err, fs.ErrNotExist) {
+		return h, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if h.policy, err = exportlog.ParsePolicy(text); err != nil {
+		return nil, flawf(CodePolicy, "%w", err)
+	}
+	h.notes = []string{ownWord}
+	return h, nil
+}
+
+// key gives the public key of a signer: the one that was asked for, or the tree's own. It
+// is nil where there is neither.
+func (v *verifier) key(ctx context.Context, h *home) signerKey {
+	if v.PublicKey == nil && h.source == nil {
+		return nil
+	}
+	return func(signer string) (*ecdsa.PublicKey, error) {
+		if v.PublicKey != nil {
+			return v.PublicKey, nil
+		}
+		if pub := h.keys[signer]; pub != nil {
+			return pub, nil
+		}
+		path := "gaen/keys/" + signer + ".pem"
+		text, err := read(ctx, h.source, path, maxPEM, CodeSigner)
+		if err != nil {
+			return nil, err
+		}
+		pub, err := signing.ParsePublicPEM(text)
+		if err != nil {
+			return nil, flawf(CodeSigner, "%s: %w", path, err)
+		}
+		h.keys[signer] = pub
+		return pub, nil
+	}
+}
+
+// maxPEM bounds the text of one public key in bytes.
+const maxPEM = 4 << 10
+
+// tree checks a tree: its checkpoint, its index, and every file that the index lists.
+func (v *verifier) tree(ctx context.Context, s tree.Source) error {
+	line := Line{Name: s.String()}
+	index, err := tree.ReadAll(ctx, s, exportlog.IndexPath, exportlog.MaxIndex)
+	if err != nil {
+		return fmt.Errorf("reading the index of a tree: %w", err)
+	}
+	h, x, err := v.treeLine(ctx, s, index, &line)
+	if err := line.fail(err); err != nil {
+		return err
+	}
+	v.report(line)
+	if h == nil || x == nil {
+		return nil
+	}
+	for _, e := range x.Exports {
+		if err := v.window(ctx, h, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// treeLine checks what concerns the tree as a whole. home and index are nil where they
+// could not be read.
+func (v *verifier) treeLine(ctx context.Context, s tree.Source, index []byte, line *Line) (*home, *exportlog.Index, error) {
+	h, err := v.openHome(ctx, s)
+	if err == nil && h.policy == nil {
+		err = flawf(CodePolicy, "the tree has no policy and none was given: nothing in it can be verified")
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	line.Notes = h.notes
+	x, err := exportlog.ParseIndex(index)
+	if err != nil {
+		return nil, nil, flawf(CodeIndex, "%w", err)
+	}
+	signed, err := read(ctx, s, exportlog.CheckpointPath, exportlog.MaxCheckpoint, CodeCheckpoint)
+	if err != nil {
+		return h, &x, err
+	}
+	opened, err := h.policy.Verify(signed)
+	if err != nil {
+		return h, &x, flawf(CodeCheckpoint, "%w", err)
+	}
+	line.held("checkpoint of %d entries", opened.Size)
+	line.signatures(opened)
+	if x.Origin != opened.Origin || x.Size > opened.Size {
+		return h, &x, flawf(CodeIndex, "the index is of %s with %d entries, the checkpoint of %s with %d", x.Origin, x.Size, opened.Origin, opened.Size)
+	}
+	line.held("index of %d windows", len(x.Exports))
+	return h, &x, nil
+}
+
+func (l *Line) signatures(o exportlog.Opened) {
+	if o.Both {
+		l.held("both signatures of the log")
+	} else {
+		l.held("the one signature of the log that the policy asks for")
+	}
+	if len(o.Cosigners) > 0 {
+		l.held("quorum with %d cosignatures", len(o.Cosigners))
+	} else {
+		l.held("quorum")
+	}
+}
+
+// window checks the files of one window that the index lists.
+func (v *verifier) window(ctx context.Context, h *home, e exportlog.IndexEntry) error {
+	entry, err := exportlog.ParseEntry([]byte(e.Manifest))
+	if err != nil {
+		return err // ParseIndex has parsed it
+	}
+	m := entry.(exportlog.Manifest)
+	list, err := files(&m)
+	if err != nil {
+		return err
+	}
+	lines := make([]Line, len(list))
+	total, good := sums{}, true
+	for i, l := range list {
+		lines[i] = Line{Name: inside(h.source, l.file.Path), Notes: h.notes}
+		c, err := v.indexed(ctx, h, e, l, &lines[i])
+		if err := lines[i].fail(err); err != nil {
+			return err
+		}
+		total.add(l, c)
+		good = good && lines[i].OK()
+	}
+	if good {
+		if err := total.compare(); err != nil {
+			lines[len(lines)-1].Problem = err.Error()
+		}
+	}
+	for _, l := range lines {
+		v.report(l)
+	}
+	return nil
+}
+
+// inside names a file of a source for people.
+func inside(s tree.Source, path string) string {
+	return strings.TrimPrefix(strings.TrimRight(s.String(), "/")+"/"+path, "./")
+}
+
+// indexed checks one file that the index lists, by the proof beside it.
+func (v *verifier) indexed(ctx context.Context, h *home, e exportlog.IndexEntry, l listed, line *Line) (*contents, error) {
+	proof, err := read(ctx, h.source, l.file.Path+exportlog.ProofSuffix, exportlog.MaxProof, CodeProof)
+	if err != nil {
+		return nil, err
+	}
+	proved, err := exportlog.VerifyProof(proof, h.policy)
+	if err != nil {
+		return nil, flawf(CodeProof, "%w", err)
+	}
+	text, err := proved.Entry.Format()
+	if err != nil || proved.Index != e.Entry || string(text) != e.Manifest {
+		return nil, flawf(CodeIndex, "the index gives entry %d another text than the log", e.Entry)
+	}
+	line.proof(proved)
+	c, err := l.check(ctx, h.source, v.sum, v.key(ctx, h))
+	if err != nil {
+		return nil, err
+	}
+	v.contents(line, h, l, c)
+	return c, nil
+}
+
+func (l *Line) proof(p exportlog.Proved) {
+	l.held("entry %d in a checkpoint of %d", p.Index, p.Size)
+	l.signatures(p.Opened)
+}
+
+// contents says what was found in a file that a proof names.
+func (v *verifier) contents(line *Line, h *home, l listed, c *contents) {
+	line.held("digest")
+	if c == nil {
+		line.Notes = append(slices.Clone(line.Notes), "the IDs in it were not opened")
+		return
+	}
+	line.held("%d keys", c.sum.keys)
+	switch {
+	case c.Archive == nil:
+	case v.PublicKey != nil:
+		line.held("export.sig by the key given")
+	case h.source == nil:
+		line.Notes = append(slices.Clone(line.Notes), "export.sig was not checked: no key was given (--key)")
+	default:
+		line.held("export.sig by %s (key taken from the tree)", strings.Join(l.manifest.Signers, " and "))
+	}
+}

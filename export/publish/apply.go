@@ -1,0 +1,244 @@
+package publish
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"bluekey/export/exportlog"
+	"bluekey/keystore"
+	"bluekey/keystore/diagnosis"
+)
+
+// plan is what apply has to do besides what follows from the store. It is committed with
+// the publication, so that apply can be repeated after any crash.
+type plan struct {
+	OldSize uint64     // entries in the log before
+	Adopt   []adoption `json:",omitempty"`
+	Remove  []string   `json:",omitempty"` // paths of the tree
+	Erase   bool       `json:",omitempty"` // keys were deleted: their bytes must go too
+}
+
+// adoption is one staged file, its place in the tree, and the entry that names it.
+type adoption struct {
+	Staged, Path string
+	Entry        uint64
+}
+
+// commit fixes a round in one synced batch and applies it.
+func (p *Publisher) commit(ctx context.Context, r *round) error {
+	size := p.store.LogSize()
+	r.plan.OldSize = size
+	r.plan.Erase = len(r.erase) > 0
+	added, root, err := exportlog.Append(size, p.store, r.entries)
+	if err != nil {
+		return err
+	}
+	c := exportlog.Checkpoint{Origin: p.Origin, Size: size + uint64(len(r.entries)), Root: root}
+	signed, err := exportlog.SignCheckpoint(c, p.Now(), p.LogKeys)
+	if err != nil {
+		return fmt.Errorf("signing the checkpoint: %w", err)
+	}
+	planned, err := json.Marshal(r.plan)
+	if err != nil {
+		return err
+	}
+	publication := keystore.Publication{
+		Entries:      r.entries,
+		First:        size,
+		Hashes:       added,
+		Checkpoint:   signed,
+		Plan:         planned,
+		EraseThrough: r.erase,
+	}
+	for _, w := range r.windows {
+		publication.Windows = append(publication.Windows, w.Window)
+	}
+	// The commit point. Until it is on disk the signature above must not be seen by
+	// anybody: a retry signs another tree of the same size.
+	if err := p.store.Commit(publication); err != nil {
+		return fmt.Errorf("committing the publication: %w", err)
+	}
+	if err := p.apply(ctx, planned); err != nil {
+		return fmt.Errorf("applying the publication: %w", err)
+	}
+	return nil
+}
+
+// apply makes the tree say what the store has committed. It may be stopped and repeated
+// at any point. Files come before the checkpoint that covers them and the checkpoint
+// before the index, so that nobody who follows one finds a hole.
+func (p *Publisher) apply(ctx context.Context, planned []byte) error {
+	var todo plan
+	if err := json.Unmarshal(planned, &todo); err != nil {
+		return fmt.Errorf("reading the plan: %w", err)
+	}
+	checkpoint, err := p.store.Checkpoint()
+	if err != nil {
+		return err
+	}
+	size := p.store.LogSize()
+	for _, a := range todo.Adopt {
+		if err := p.folder.Adopt(p.staging, a.Staged, a.Path); err != nil {
+			return err
+		}
+		proof, err := p.proof(a.Entry, size, checkpoint)
+		if err != nil {
+			return err
+		}
+		if err := p.folder.Put(a.Path+exportlog.ProofSuffix, proof); err != nil {
+			return err
+		}
+	}
+	if err := p.putFixed(); err != nil {
+		return err
+	}
+	for t, err := range exportlog.Tiles(todo.OldSize, size, p.store, p.store.Entry) {
+		if err != nil {
+			return err
+		}
+		if err := p.folder.Put(t.Path, t.Data); err != nil {
+			return err
+		}
+	}
+	if err := p.folder.Put(exportlog.CheckpointPath, checkpoint); err != nil {
+		return err
+	}
+	if err := p.putIndexes(size); err != nil {
+		return err
+	}
+	if err := p.folder.Remove(todo.Remove...); err != nil {
+		return err
+	}
+	if todo.Erase {
+		if err := p.store.Scrub(ctx); err != nil {
+			return fmt.Errorf("erasing expired keys: %w", err)
+		}
+	}
+	return p.store.Applied()
+}
+
+// proof ties an entry, and by its digests the files it names, to a checkpoint.
+func (p *Publisher) proof(entry, size uint64, checkpoint []byte) ([]byte, error) {
+	text, err := p.store.Entry(entry)
+	if err != nil {
+		return nil, err
+	}
+	hashes, err := exportlog.ProveEntry(size, entry, p.store)
+	if err != nil {
+		return nil, err
+	}
+	return exportlog.FormatProof(exportlog.Proof{Index: entry, Hashes: hashes, Extra: text, Checkpoint: checkpoint}), nil
+}
+
+// putIndexes writes the lists of what is within retention: index.json, and the list of
+// archives that GAEN apps poll.
+func (p *Publisher) putIndexes(size uint64) error {
+	x := exportlog.Index{Origin: p.Origin, Region: p.Region, Size: size}
+	var archives []string
+	newest := p.store.WindowStart(diagnosis.Schemes[0])
+	for _, scheme := range diagnosis.Schemes {
+		windows, err := p.store.Windows(scheme)
+		if err != nil {
+			return err
+		}
+		for _, w := range windows {
+			if !w.Published && w.End.Add(p.Retention).Before(newest) {
+				continue // the store keeps it until a later window expires
+			}
+			text, err := p.store.Entry(w.Entry)
+			if err != nil {
+				return err
+			}
+			x.Exports = append(x.Exports, exportlog.IndexEntry{Entry: w.Entry, Manifest: string(text)})
+			if !w.Published {
+				continue
+			}
+			m, err := p.manifest(w.Entry)
+			if err != nil {
+				return err
+			}
+			for _, f := range m.Files {
+				if strings.HasSuffix(f.Path, "."+string(exportlog.Archive)) {
+					archives = append(archives, f.Path)
+				}
+			}
+		}
+	}
+	slices.SortFunc(x.Exports, func(a, b exportlog.IndexEntry) int {
+		return int(int64(a.Entry) - int64(b.Entry))
+	})
+	text, err := x.Format()
+	if err != nil {
+		return err
+	}
+	if err := p.folder.Put(exportlog.IndexPath, text); err != nil {
+		return err
+	}
+	// As the reference key server writes it: sorted, no newline at the end.
+	slices.Sort(archives)
+	return p.folder.Put(exportlog.GAENIndexPath, []byte(strings.Join(archives, "\n")))
+}
+
+// putFixed writes the files that follow from the configuration: what to pin, and the keys
+// that verify export.sig.
+func (p *Publisher) putFixed() error {
+	full, ed25519, err := exportlog.FormatPolicies(exportlog.PolicyTerms{Log: p.LogKeys.VKeys()})
+	if err != nil {
+		return err
+	}
+	if err := p.folder.Put(exportlog.PolicyPath, full); err != nil {
+		return err
+	}
+	if err := p.folder.Put(exportlog.PolicyEd25519Path, ed25519); err != nil {
+		return err
+	}
+	for _, s := range p.Signers {
+		change := exportlog.SignerChange{KeyID: s.KeyID, Version: s.Version}
+		if err := p.folder.Put(change.Path(), s.PublicPEM()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// introduce gives every signer that the log does not know yet an entry of its own: an
+// auditor refuses a signature by a key that the log has not introduced.
+func (p *Publisher) introduce(ctx context.Context) error {
+	known := map[string][]byte{}
+	for i := range p.store.LogSize() {
+		text, err := p.store.Entry(i)
+		if err != nil {
+			return err
+		}
+		e, err := exportlog.ParseEntry(text)
+		if err != nil {
+			return fmt.Errorf("log entry %d: %w", i, err)
+		}
+		if s, ok := e.(exportlog.SignerChange); ok {
+			known[s.Name()] = s.SPKI
+		}
+	}
+	var r round
+	for _, s := range p.Signers {
+		spki := s.SPKI()
+		if old, ok := known[s.Name()]; ok {
+			if !slices.Equal(old, spki) {
+				return fmt.Errorf("the log knows another key as %s: give the new key another version", s.Name())
+			}
+			continue
+		}
+		entry := exportlog.SignerChange{Time: p.Now().Unix(), KeyID: s.KeyID, Version: s.Version, From: max(0, s.From.Unix()), SPKI: spki}
+		text, err := entry.Format()
+		if err != nil {
+			return err
+		}
+		r.entries = append(r.entries, text)
+	}
+	if len(r.entries) == 0 {
+		return nil
+	}
+	return p.commit(ctx, &r)
+}

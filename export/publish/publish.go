@@ -1,0 +1,361 @@
+// Package publish turns due keys into public files: it closes the window of each scheme,
+// renders the exports, commits them together with their log entries, and applies the
+// commit to the public tree.
+//
+//	close   no new key falls into the window
+//	crowd   a thin window waits, then is padded
+//	ungroup nothing on disk tells any more which keys came together
+//	stage   files are written and synced, named by digest, not yet visible
+//	commit  one synced batch: windows, log entries, tree hashes, checkpoint as signed
+//	apply   files, proofs, tiles, then checkpoint, then index
+//
+// The commit is the one point that counts. Whatever stops the process before it has left
+// nothing but litter in the staging folder; whatever stops it after is finished by Recover,
+// which runs the same apply again. A checkpoint leaves the process only after its batch is
+// on disk, so the log never has two roots for one size.
+//
+// The package knows nothing of uploads: it meets them in the store, and only in windows
+// that are closed.
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"bluekey/export/exportlog"
+	"bluekey/export/tree"
+	"bluekey/keystore"
+	"bluekey/keystore/diagnosis"
+	"bluekey/signing"
+)
+
+// Config says what is published, when and by whom. Every field but Random, Now and Log is
+// required.
+type Config struct {
+	Origin string // name of the log, its checkpoints and its keys
+	Region string // as GAEN names it, "VN-HP"
+
+	Period    time.Duration // length of a window, whole seconds
+	Hold      time.Duration // how long a due key may wait for a crowd
+	Retention time.Duration // how long files and keys stay after their window's end
+	MinKeys   int           // fewer due keys of a scheme than this are held back
+	Exact     bool          // whether the store takes exact metadata: named in manifests
+	// Split is the largest number of keys in one archive; 0 means export.MaxArchiveKeys.
+	Split int
+
+	Signers []*signing.ExportSigner // of export.sig; those in force at a window's end sign it
+	LogKeys signing.LogKeys         // of the checkpoints
+
+	Random io.Reader        // where padding comes from; nil means crypto/rand
+	Now    func() time.Time // nil means time.Now
+	Log    *slog.Logger     // nil means slog.Default
+}
+
+// Publisher is the one writer of a store's windows and of its public tree.
+type Publisher struct {
+	Config
+	store   *keystore.Store
+	folder  *tree.Folder
+	staging *tree.Staging
+
+	mu     sync.Mutex
+	status Status
+}
+
+// Status says how publishing goes.
+type Status struct {
+	LastWindow time.Time     // end of the newest window that was published
+	LastDelay  time.Duration // from that end until its files were in the tree
+	LogSize    uint64        // entries of the log
+	Err        error         // why the last round failed, nil if it did not
+}
+
+// ErrFork means that the public tree and the store tell different stories. Nothing may be
+// published until a person has looked.
+var ErrFork = errors.New("the public tree and the store disagree")
+
+// New makes a Publisher. Call Recover before anything else.
+func New(cfg Config, store *keystore.Store, folder *tree.Folder, staging *tree.Staging) (*Publisher, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Random == nil {
+		cfg.Random = systemRandom
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if cfg.Split == 0 {
+		cfg.Split = defaultSplit
+	}
+	switch {
+	case cfg.Period < time.Second || cfg.Period%time.Second != 0:
+		return nil, fmt.Errorf("period %v: want whole seconds, at least one", cfg.Period)
+	case cfg.Hold < 0 || cfg.Retention < cfg.Period:
+		return nil, fmt.Errorf("hold %v and retention %v: want hold at least 0 and retention at least one period", cfg.Hold, cfg.Retention)
+	case cfg.MinKeys < 1:
+		return nil, fmt.Errorf("min_keys %d: want at least 1", cfg.MinKeys)
+	}
+	return &Publisher{Config: cfg, store: store, folder: folder, staging: staging}, nil
+}
+
+// Recover finishes what a stopped process left: it applies a commit that was not applied,
+// sweeps the staging folder, compares the tree with the store, and gives a new log its
+// first entries. It must succeed before Run or Round is called.
+func (p *Publisher) Recover(ctx context.Context) error {
+	if err := p.compare(); err != nil {
+		return err
+	}
+	if err := p.finish(ctx); err != nil {
+		return err
+	}
+	if err := p.staging.Sweep(nil); err != nil {
+		return err
+	}
+	if err := p.introduce(ctx); err != nil {
+		return fmt.Errorf("introducing the signers: %w", err)
+	}
+	// The tree must be whole even where somebody has removed files from it.
+	if err := p.putFixed(); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.status.LogSize = p.store.LogSize()
+	p.mu.Unlock()
+	return nil
+}
+
+// finish applies the last commit if that has not been done.
+func (p *Publisher) finish(ctx context.Context) error {
+	plan, outstanding, err := p.store.Outstanding()
+	if err == nil && outstanding {
+		err = p.apply(ctx, plan)
+	}
+	if err != nil {
+		return fmt.Errorf("finishing the last publication: %w", err)
+	}
+	return nil
+}
+
+// compare refuses a tree that is ahead of the store or has another root at the same size:
+// an old data folder was put back, or two are at work on one tree.
+func (p *Publisher) compare() error {
+	published, err := p.folder.Get(exportlog.CheckpointPath, exportlog.MaxCheckpoint)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("reading the tree's checkpoint: %w", err)
+	}
+	theirs, err := p.open(published)
+	if err != nil {
+		return fmt.Errorf("%w: the tree's checkpoint: %w", ErrFork, err)
+	}
+	if size := p.store.LogSize(); theirs.Size > size {
+		return fmt.Errorf("%w: the tree holds %d log entries, the store %d: an old data folder was put back; restore the newest one", ErrFork, theirs.Size, size)
+	}
+	if theirs.Size == 0 {
+		return nil
+	}
+	root, err := exportlog.Root(theirs.Size, p.store)
+	if err != nil {
+		return fmt.Errorf("comparing the tree with the store: %w", err)
+	}
+	if root != theirs.Root {
+		return fmt.Errorf("%w: at %d entries the tree's root is %x, the store's %x: find out who else publishes as %s", ErrFork, theirs.Size, theirs.Root, root, p.Origin)
+	}
+	return nil
+}
+
+// open checks both signatures of a checkpoint of this log.
+func (p *Publisher) open(signed []byte) (exportlog.Checkpoint, error) {
+	text, _, err := exportlog.FormatPolicies(exportlog.PolicyTerms{Log: p.LogKeys.VKeys()})
+	if err != nil {
+		return exportlog.Checkpoint{}, err
+	}
+	policy, err := exportlog.ParsePolicy(text)
+	if err != nil {
+		return exportlog.Checkpoint{}, err
+	}
+	opened, err := policy.Open(signed)
+	return opened.Checkpoint, err
+}
+
+// Run publishes at the end of every period until ctx is done. A round that fails is tried
+// again; what it had written is not lost. Run returns an error only if going on would be
+// wrong.
+func (p *Publisher) Run(ctx context.Context) error {
+	const retry = 5 * time.Second
+	for {
+		err := p.Round(ctx)
+		p.mu.Lock()
+		p.status.Err = err
+		p.mu.Unlock()
+		wait := p.NextEnd().Sub(p.Now())
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, ErrFork):
+			return err
+		case err != nil:
+			p.Log.Error("publishing failed; trying again", "error", err)
+			wait = min(retry, max(wait, time.Second))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(max(wait, 0)):
+		}
+	}
+}
+
+// NextEnd is when the window that is now open ends.
+func (p *Publisher) NextEnd() time.Time { return floor(p.Now(), p.Period).Add(p.Period) }
+
+// Status reports how publishing goes.
+func (p *Publisher) Status() Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.status
+}
+
+// floor is the last multiple of period since the epoch that is not after t.
+func floor(t time.Time, period time.Duration) time.Time {
+	seconds := int64(period / time.Second)
+	return time.Unix(t.Unix()/seconds*seconds, 0).UTC()
+}
+
+// Round closes every window that has ended, publishes what is due, and erases what has
+// been public for the retention.
+func (p *Publisher) Round(ctx context.Context) error {
+	if err := p.finish(ctx); err != nil {
+		return err
+	}
+	now := p.Now()
+	end := floor(now, p.Period)
+	var ended []diagnosis.Scheme
+	for _, scheme := range diagnosis.Schemes {
+		switch start := p.store.WindowStart(scheme); {
+		case end.After(start):
+			ended = append(ended, scheme)
+		case now.Before(start):
+			return fmt.Errorf("the clock says %s, before the end of the last window (%s): nothing is published until it is right", now.UTC().Format(time.RFC3339), start.Format(time.RFC3339))
+		}
+	}
+	if len(ended) == 0 {
+		return nil
+	}
+	var r round
+	for _, scheme := range ended {
+		w, err := p.closeWindow(ctx, scheme, end)
+		if err != nil {
+			return fmt.Errorf("closing the %s window: %w", scheme, err)
+		}
+		r.windows = append(r.windows, w)
+	}
+	if err := p.store.Ungroup(ctx); err != nil {
+		return fmt.Errorf("ungrouping the closed windows: %w", err)
+	}
+	for i := range r.windows {
+		if err := p.render(ctx, &r, &r.windows[i]); err != nil {
+			return fmt.Errorf("rendering the %s window: %w", r.windows[i].Scheme, err)
+		}
+	}
+	if err := p.expire(&r, end); err != nil {
+		return fmt.Errorf("expiring old windows: %w", err)
+	}
+	if err := p.commit(ctx, &r); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.status.LastWindow, p.status.LastDelay, p.status.LogSize = end, p.Now().Sub(end), p.store.LogSize()
+	p.mu.Unlock()
+	return nil
+}
+
+// round collects what one commit changes.
+type round struct {
+	windows []window
+	entries [][]byte
+	plan    plan
+	erase   map[diagnosis.Scheme]time.Time
+}
+
+// window is one closed window and what became of it.
+type window struct {
+	keystore.Window
+	keys int // to publish; 0 if the window is empty or held back
+}
+
+// closeWindow decides whether the due keys of a scheme are published now, and pads a crowd
+// that is too small and has waited long enough.
+func (p *Publisher) closeWindow(ctx context.Context, scheme diagnosis.Scheme, end time.Time) (window, error) {
+	w := window{Window: keystore.Window{Scheme: scheme, Start: p.store.WindowStart(scheme), End: end}}
+	due, err := p.store.CloseWindow(ctx, scheme, end)
+	if err != nil {
+		return w, err
+	}
+	waitedLongEnough := end.Sub(due.Oldest) > p.Hold
+	if due.Count == 0 || due.Count < p.MinKeys && !waitedLongEnough {
+		return w, nil
+	}
+	w.keys = due.Count
+	if missing := p.MinKeys - due.Count; missing > 0 {
+		made := madeUpCases(scheme, missing, end, p.Random)
+		if err := p.store.AddPadding(ctx, made); err != nil {
+			return w, fmt.Errorf("padding: %w", err)
+		}
+		w.keys += len(made)
+	}
+	w.Published, w.Through = true, end
+	return w, nil
+}
+
+// expire lets windows go whose retention is over: their files leave the tree with this
+// commit, their keys leave the store, and the log says so.
+func (p *Publisher) expire(r *round, end time.Time) error {
+	limit := end.Add(-p.Retention)
+	for _, scheme := range diagnosis.Schemes {
+		windows, err := p.store.Windows(scheme)
+		if err != nil {
+			return err
+		}
+		last := time.Time{}
+		for _, w := range windows {
+			if w.End.After(limit) {
+				break
+			}
+			if !w.Published {
+				continue // keys held back in it were published by a later window
+			}
+			last = w.End
+			m, err := p.manifest(w.Entry)
+			if err != nil {
+				return err
+			}
+			for _, f := range m.Files {
+				r.plan.Remove = append(r.plan.Remove, f.Path, f.Path+exportlog.ProofSuffix)
+			}
+		}
+		if last.IsZero() {
+			continue
+		}
+		if r.erase == nil {
+			r.erase = map[diagnosis.Scheme]time.Time{}
+		}
+		r.erase[scheme] = last
+		statement, err := exportlog.Erasure{Time: end.Unix(), Scheme: scheme, Through: last.Unix()}.Format()
+		if err != nil {
+			return err
+		}
+		r.entries = append(r.entries, statement)
+	}
+	slices.Sort(r.plan.Remove)
+	return nil
+}

@@ -1,0 +1,712 @@
+// Command bluekey is the key server of an exposure-notification system, and the tools
+// around it: what staff, phones, auditors and app developers do, one command each. README
+// says how to use them.
+//
+// This file parses, opens, wires, waits and closes. What a command does lives in a package.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"reflect"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"go.yaml.in/yaml/v3"
+	"golang.org/x/sync/errgroup"
+
+	"bluekey/export"
+	"bluekey/export/exportlog"
+	"bluekey/export/mirror"
+	"bluekey/export/publish"
+	"bluekey/export/tree"
+	"bluekey/keystore"
+	"bluekey/keystore/diagnosis"
+	"bluekey/server"
+	bluekeyv1 "bluekey/server/api/bluekey/v1"
+	"bluekey/server/api/bluekey/v1/bluekeyv1connect"
+	"bluekey/server/drill"
+	"bluekey/server/phone"
+	"bluekey/signing"
+)
+
+// Exit codes, a contract (README, "Exit codes").
+const (
+	exitCheckFailed = 1
+	exitNotDone     = 2
+)
+
+// errCheck ends a command whose work was done and whose verdict is no.
+var errCheck = errors.New("a check failed")
+
+type commands struct {
+	Serve serveCmd `cmd:"" help:"Run the appliance."`
+	Code  struct {
+		Issue  issueCmd  `cmd:"" help:"Issue upload codes: one a line, nothing else on standard output."`
+		Revoke revokeCmd `cmd:"" help:"End a code that has not been used."`
+	} `cmd:"" help:"Upload codes, through the socket of a running appliance."`
+	Simulate simulateCmd `cmd:"" help:"Make the keys of a phone of past, finished days, and what a neighbour heard of it."`
+	Upload   uploadCmd   `cmd:"" help:"Hand in the keys of a confirmed case."`
+	Verify   verifyCmd   `cmd:"" help:"Check export files or whole trees."`
+	Match    matchCmd    `cmd:"" help:"Look for what a phone heard in published exports."`
+	Drill    drillCmd    `cmd:"" help:"Rehearse the whole service with simulated phones."`
+	Version  versionCmd  `cmd:"" help:"Print the version."`
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var cli commands
+	parser, err := kong.New(&cli,
+		kong.Name("bluekey"),
+		kong.Description("Key server of an exposure-notification system. Every option of serve is also a line of its config file (min_keys: 150) and a variable (BLUEKEY_MIN_KEYS=150); flag before variable before file."),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.DefaultEnvars("BLUEKEY"),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Exit(func(code int) {
+			if code != 0 {
+				code = exitNotDone // kong's usage errors have a code of their own
+			}
+			os.Exit(code)
+		}),
+	)
+	if err != nil {
+		panic(err) // the commands above contradict each other
+	}
+	command, err := parser.Parse(os.Args[1:])
+	parser.FatalIfErrorf(err)
+	switch err := command.Run(); {
+	case errors.Is(err, errCheck):
+		os.Exit(exitCheckFailed)
+	case errors.Is(err, drill.ErrFailed):
+		fmt.Fprintln(os.Stderr, "bluekey:", err)
+		os.Exit(exitCheckFailed)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "bluekey:", err)
+		os.Exit(exitNotDone)
+	}
+}
+
+// serveCmd configures the appliance. The help texts are the manual; README groups them by
+// need.
+type serveCmd struct {
+	Config    configFile     `placeholder:"FILE" help:"YAML file with any of these options, '-' written as '_'."`
+	Data      string         `default:"./bluekey-data" placeholder:"DIR" help:"Data folder (${default}); made if missing."`
+	Listen    string         `default:"127.0.0.1:8080" placeholder:"ADDR" help:"Public address: phones, exports (${default}). Port 0 takes a free one."`
+	Ops       string         `default:"127.0.0.1:8081" placeholder:"ADDR" help:"Operations address: /livez /readyz /metrics (${default})."`
+	Origin    string         `placeholder:"NAME" help:"Name of this service in its log, as keys.example.gov.vn/hai-phong. Fixed at the first start; needed for a public address."`
+	Region    string         `placeholder:"CODE" help:"Region in exports (VN-HP). Fixed at the first start."`
+	Period    *time.Duration `placeholder:"4h" help:"Length of a window: how often exports come (4h)."`
+	MinKeys   *int           `placeholder:"150" help:"Fewer due keys of a scheme than this wait for others, then are padded (150)."`
+	Hold      *time.Duration `placeholder:"4h" help:"How long they wait (one period)."`
+	Retention *time.Duration `placeholder:"336h" help:"How long an export stays public (336h)."`
+	Metadata  string         `default:"coarse" enum:"coarse,exact" placeholder:"coarse|exact" help:"Exact dates and risks let outsiders group the keys of one case (${default})."`
+	KeyID     string         `default:"452" placeholder:"MCC" help:"Key id in export.sig: the mobile country code (${default})."`
+	KeyVer    string         `name:"key-version" default:"v1" placeholder:"V" help:"Key version in export.sig (${default})."`
+	Signer    []string       `placeholder:"ID-VERSION@TIME" help:"A further signer of export.sig from a time on (RFC 3339). Up to nine."`
+	CodeCap   int            `default:"1000" placeholder:"N" help:"Codes that one officer may issue a day (${default})."`
+	Rehearsal bool           `help:"Make a data folder for trying things: short periods, no crowd, loopback only, marked so for ever."`
+}
+
+func (c *serveCmd) Run(ctx context.Context) error {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	a, err := openAppliance(ctx, *c, log)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Printf("public %s\nops %s\ndata %s\n%s\n", a.publicURL(), a.opsURL(), c.Data, a.firstExport()); err != nil {
+		return errors.Join(err, a.close())
+	}
+	return a.run(ctx)
+}
+
+// settle fills in what depends on other options, and warns of what is unusual.
+func (c *serveCmd) settle(log *slog.Logger) error {
+	period, hold, retention, minKeys := 4*time.Hour, time.Duration(0), 14*24*time.Hour, 150
+	if c.Rehearsal {
+		period, retention, minKeys = 2*time.Second, time.Hour, 1
+	}
+	or(&c.Period, period)
+	hold = *c.Period
+	or(&c.Hold, hold)
+	or(&c.Retention, retention)
+	or(&c.MinKeys, minKeys)
+	if !c.Rehearsal {
+		if *c.Period < time.Hour {
+			log.Warn("a period this short publishes small groups of keys: for trials only", "period", *c.Period)
+		}
+		if *c.Retention < 14*24*time.Hour {
+			log.Warn("a phone that was off for longer than the retention misses exports", "retention", *c.Retention)
+		}
+		if *c.MinKeys < 50 {
+			log.Warn("with so few keys to a window, a case may be alone in its export", "min_keys", *c.MinKeys)
+		}
+	}
+	if c.Rehearsal && !loopback(c.Listen) {
+		return fmt.Errorf("listen %s: a rehearsal listens on loopback only", c.Listen)
+	}
+	if !loopback(c.Ops) {
+		log.Warn("the operations address can be reached from outside", "ops", c.Ops)
+	}
+	return nil
+}
+
+func or[T any](p **T, value T) {
+	if *p == nil {
+		*p = &value
+	}
+}
+
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+}
+
+// appliance is everything that serve runs.
+type appliance struct {
+	conf      serveCmd
+	store     *keystore.Store
+	publisher *publish.Publisher
+	server    *server.Server
+	listeners server.Listeners
+}
+
+// openAppliance opens the data folder and everything that stands on it, and finishes what
+// a stopped process left.
+func openAppliance(ctx context.Context, c serveCmd, log *slog.Logger) (a *appliance, err error) {
+	if err := c.settle(log); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(c.Data, 0o700); err != nil {
+		return nil, err
+	}
+	seed, made, err := signing.LoadOrCreateSeed(filepath.Join(c.Data, "seed"))
+	if err != nil {
+		return nil, err
+	}
+	a = &appliance{conf: c}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.close())
+		}
+	}()
+	a.store, err = keystore.Open(keystore.Options{
+		Dir:       c.Data,
+		CodeKey:   seed.Derive32("code hash"),
+		DedupeKey: seed.Derive32("dedupe hash"),
+		Period:    *c.Period,
+		Hold:      *c.Hold,
+		Exact:     c.Metadata == "exact",
+		CodeCap:   c.CodeCap,
+		Logger:    log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	origin, region, err := c.identity(a.store, seed)
+	if err != nil {
+		return nil, err
+	}
+	logKeys, err := signing.NewLogKeys(origin, seed.Derive32("log ed25519"), seed.Derive32("log mldsa44"))
+	if err != nil {
+		return nil, err
+	}
+	if err := same(a.store, "log key", logKeys.VKeys()[0].String(), "the seed is not the one this data folder was made with: restore it"); err != nil {
+		return nil, err
+	}
+	signers, err := c.signers(seed)
+	if err != nil {
+		return nil, err
+	}
+	public := filepath.Join(c.Data, "public")
+	folder, err := tree.NewFolder(tree.Disk{}, public)
+	if err != nil {
+		return nil, err
+	}
+	staging, err := tree.NewStaging(tree.Disk{}, filepath.Join(c.Data, "staging"))
+	if err != nil {
+		return nil, err
+	}
+	a.publisher, err = publish.New(publish.Config{
+		Origin: origin, Region: region,
+		Period: *c.Period, Hold: *c.Hold, Retention: *c.Retention,
+		MinKeys: *c.MinKeys, Exact: c.Metadata == "exact",
+		Signers: signers, LogKeys: logKeys, Log: log,
+	}, a.store, folder, staging)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.publisher.Recover(ctx); err != nil {
+		return nil, err
+	}
+	a.server, err = server.New(server.Config{
+		Store:     a.store,
+		Tree:      public,
+		Ready:     func() error { return a.publisher.Status().Err },
+		Published: func() (time.Time, time.Duration) { s := a.publisher.Status(); return s.LastWindow, s.LastDelay },
+		Logger:    log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := a.listen(); err != nil {
+		return nil, err
+	}
+	if made {
+		log.Info("made a new data folder with keys of its own; back up its file seed", "data", c.Data, "origin", origin, "region", region)
+	}
+	return a, nil
+}
+
+// identity fixes what may not change once something was published under it.
+func (c *serveCmd) identity(store *keystore.Store, seed signing.Seed) (origin, region string, err error) {
+	if err := same(store, "rehearsal", fmt.Sprint(c.Rehearsal), "a folder for rehearsals stays one, and a real one never becomes one"); err != nil {
+		return "", "", err
+	}
+	selfMade := fmt.Sprintf("bluekey.invalid/%x", seed.Derive("self-made origin", 4))
+	if origin, err = fixed(store, "origin", c.Origin, selfMade); err != nil {
+		return "", "", err
+	}
+	if region, err = fixed(store, "region", c.Region, "VN-HP"); err != nil {
+		return "", "", err
+	}
+	if origin == selfMade && !loopback(c.Listen) {
+		return "", "", fmt.Errorf("listen %s: a public address needs a chosen --origin, and this data folder has a self-made one; start with --origin in a new folder", c.Listen)
+	}
+	return origin, region, nil
+}
+
+// fixed is a setting that the first start decides: chosen, or else preset.
+func fixed(store *keystore.Store, name, chosen, preset string) (string, error) {
+	value := chosen
+	if value == "" {
+		value = preset
+	}
+	stored, err := store.Fix(name, value)
+	if err == nil && chosen != "" && stored != chosen {
+		err = fmt.Errorf("%s is %q since the first start of this data folder and cannot become %q", name, stored, chosen)
+	}
+	return stored, err
+}
+
+func same(store *keystore.Store, name, value, why string) error {
+	stored, err := store.Fix(name, value)
+	if err == nil && stored != value {
+		err = fmt.Errorf("%s: %s", name, why)
+	}
+	return err
+}
+
+func (c *serveCmd) signers(seed signing.Seed) ([]*signing.ExportSigner, error) {
+	first, err := signing.NewExportSigner(seed, c.KeyID, c.KeyVer, time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	signers := []*signing.ExportSigner{first}
+	for _, text := range c.Signer {
+		name, at, _ := strings.Cut(text, "@")
+		id, version, ok := strings.Cut(name, "-")
+		from, err := time.Parse(time.RFC3339, at)
+		if !ok || err != nil {
+			return nil, fmt.Errorf("signer %q: want ID-VERSION@TIME, as 452-v2@2026-12-01T00:00:00Z", text)
+		}
+		s, err := signing.NewExportSigner(seed, id, version, from)
+		if err != nil {
+			return nil, fmt.Errorf("signer %q: %w", text, err)
+		}
+		signers = append(signers, s)
+	}
+	return signers, nil
+}
+
+const adminSocket = "admin.sock"
+
+func (a *appliance) listen() (err error) {
+	if a.listeners.Public, err = net.Listen("tcp", a.conf.Listen); err != nil {
+		return err
+	}
+	if a.listeners.Ops, err = net.Listen("tcp", a.conf.Ops); err != nil {
+		return err
+	}
+	a.listeners.Admin, err = server.ListenAdmin(filepath.Join(a.conf.Data, adminSocket))
+	return err
+}
+
+func (a *appliance) publicURL() string { return "http://" + a.listeners.Public.Addr().String() }
+func (a *appliance) opsURL() string    { return "http://" + a.listeners.Ops.Addr().String() }
+
+// firstExport says when there will be something to see, and why not now.
+func (a *appliance) firstExport() string {
+	end := a.publisher.NextEnd()
+	return fmt.Sprintf("export %s at the earliest: windows last %v; a window of fewer than %d due keys waits %v more and is padded; a key is due 2h after its last day ended",
+		end.UTC().Format(time.RFC3339), *a.conf.Period, *a.conf.MinKeys, *a.conf.Hold)
+}
+
+// run serves and publishes until ctx is done or either fails, then closes everything.
+func (a *appliance) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.server.Run(ctx, a.listeners) })
+	group.Go(func() error { return a.publisher.Run(ctx) })
+	err := group.Wait()
+	a.listeners = server.Listeners{} // Run has closed them
+	return errors.Join(err, a.close())
+}
+
+func (a *appliance) close() error {
+	var errs []error
+	for _, l := range []net.Listener{a.listeners.Public, a.listeners.Ops, a.listeners.Admin} {
+		if l != nil {
+			errs = append(errs, l.Close())
+		}
+	}
+	if a.store != nil {
+		errs = append(errs, a.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// configFile reads serve's options from YAML before kong settles them.
+type configFile string
+
+// BeforeResolve implements kong's hook.
+func (f configFile) BeforeResolve(k *kong.Context, trace *kong.Path) error {
+	path := string(k.FlagValue(trace.Flag).(configFile))
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	values, err := parseConfig(data, reflect.TypeFor[serveCmd]())
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	k.AddResolver(kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+		for _, env := range flag.Envs {
+			if _, set := os.LookupEnv(env); set {
+				return nil, nil
+			}
+		}
+		if value, ok := values[flag.Name]; ok {
+			return value, nil
+		}
+		return nil, nil
+	}))
+	return nil
+}
+
+// parseConfig reads the lines of a config file for the flags of a command. What it does
+// not know it refuses, with the line.
+func parseConfig(data []byte, command reflect.Type) (map[string]string, error) {
+	known := map[string]bool{}
+	for field := range command.Fields() {
+		name := field.Tag.Get("name")
+		if name == "" {
+			name = kebab(field.Name)
+		}
+		known[name] = name != "config"
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(data, &doc); err != nil {
+		return nil, err
+	}
+	values := map[string]string{}
+	if doc.Kind == 0 {
+		return values, nil
+	}
+	root := doc.Content[0]
+	if root.Kind != yaml.MappingNode {
+		return nil, fmt.Errorf("line %d: want lines of the form \"min_keys: 150\"", root.Line)
+	}
+	for i := 0; i < len(root.Content); i += 2 {
+		key, value := root.Content[i], root.Content[i+1]
+		name := strings.ReplaceAll(key.Value, "_", "-")
+		if !known[name] || strings.Contains(key.Value, "-") {
+			return nil, fmt.Errorf("line %d: unknown option %q", key.Line, key.Value)
+		}
+		if _, twice := values[name]; twice {
+			return nil, fmt.Errorf("line %d: %s stands here a second time", key.Line, key.Value)
+		}
+		switch value.Kind {
+		case yaml.ScalarNode:
+			values[name] = value.Value
+		case yaml.SequenceNode:
+			var items []string
+			for _, item := range value.Content {
+				items = append(items, item.Value)
+			}
+			values[name] = strings.Join(items, ",")
+		default:
+			return nil, fmt.Errorf("line %d: %s is neither a value nor a list", value.Line, key.Value)
+		}
+	}
+	return values, nil
+}
+
+func kebab(field string) string {
+	var b strings.Builder
+	for i, r := range field {
+		if i > 0 && r >= 'A' && r <= 'Z' && field[i-1] >= 'a' {
+			b.WriteByte('-')
+		}
+		b.WriteRune(r)
+	}
+	return strings.ToLower(b.String())
+}
+
+type issueCmd struct {
+	Data   string `default:"./bluekey-data" placeholder:"DIR" help:"Data folder of the running appliance (${default})."`
+	Report string `default:"confirmed-test" enum:"confirmed-test,clinical,self-report" help:"What the diagnosis rests on: confirmed-test, clinical or self-report (${default})."`
+	Onset  string `placeholder:"YYYY-MM-DD" help:"Day of the first symptoms, or of the test if there were none (today)."`
+	Count  uint32 `default:"1" help:"How many codes (${default})."`
+	Long   bool   `help:"16 characters that live up to a day, for slips and QR, instead of 9 digits that live an hour."`
+}
+
+func (c *issueCmd) Run(ctx context.Context) error {
+	codes, err := c.issue(ctx)
+	for _, code := range codes {
+		fmt.Println(code)
+	}
+	return err
+}
+
+func (c *issueCmd) issue(ctx context.Context) ([]string, error) {
+	report, err := diagnosis.ParseReportType(c.Report)
+	if err != nil {
+		return nil, err
+	}
+	onset := time.Now().UTC()
+	if c.Onset != "" {
+		if onset, err = time.Parse(time.DateOnly, c.Onset); err != nil {
+			return nil, fmt.Errorf("onset %q: want YYYY-MM-DD", c.Onset)
+		}
+	}
+	resp, err := adminClient(c.Data).Issue(ctx, &bluekeyv1.IssueRequest{
+		Report:   bluekeyv1.ReportType(report),
+		OnsetDay: uint32(onset.Unix() / 86400),
+		Count:    c.Count,
+		Long:     c.Long,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("issuing codes: %w", err)
+	}
+	return resp.Codes, nil
+}
+
+type revokeCmd struct {
+	Data string `default:"./bluekey-data" placeholder:"DIR" help:"Data folder of the running appliance (${default})."`
+	Code string `arg:"" help:"The code."`
+}
+
+func (c *revokeCmd) Run(ctx context.Context) error {
+	resp, err := adminClient(c.Data).Revoke(ctx, &bluekeyv1.RevokeRequest{Code: c.Code})
+	if err != nil {
+		return fmt.Errorf("revoking the code: %w", err)
+	}
+	if !resp.Revoked {
+		fmt.Fprintln(os.Stderr, "bluekey: no such code is alive: it was mistyped, used, revoked, or has expired")
+		return errCheck
+	}
+	return nil
+}
+
+// adminClient speaks to the socket in a data folder.
+func adminClient(data string) bluekeyv1connect.CodeServiceClient {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", filepath.Join(data, adminSocket))
+		if err != nil {
+			err = fmt.Errorf("no appliance answers in %s: start one with bluekey serve --data %s", data, data)
+		}
+		return conn, err
+	}
+	return bluekeyv1connect.NewCodeServiceClient(&http.Client{Transport: &http.Transport{DialContext: dial}}, "http://admin")
+}
+
+type simulateCmd struct {
+	Scheme    string `required:"" enum:"gaen,bluezone" help:"gaen or bluezone."`
+	Keys      string `required:"" placeholder:"KEYS.json" help:"Where to write the phone's keys."`
+	Sightings string `required:"" placeholder:"HEARD.csv" help:"Where to write what the neighbour heard: three intervals of the phone among passers-by."`
+	Days      int    `default:"3" help:"Finished days, at most 14 (${default})."`
+	Seed      uint64 `default:"1" help:"The same seed and day give the same phone (${default})."`
+}
+
+func (c *simulateCmd) Run() error {
+	scheme, err := diagnosis.ParseScheme(c.Scheme)
+	if err != nil {
+		return err
+	}
+	keys, heard, err := drill.Neighbours(scheme, time.Now(), c.Days, c.Seed)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(c.Keys, phone.FormatKeys(keys), 0o600); err != nil {
+		return err
+	}
+	var csv strings.Builder
+	for _, h := range heard {
+		csv.WriteString(phone.FormatSighting(h) + "\n")
+	}
+	return os.WriteFile(c.Sightings, []byte(csv.String()), 0o600)
+}
+
+type uploadCmd struct {
+	URL    string `required:"" placeholder:"URL" help:"Public URL of the appliance."`
+	Code   string `required:"" help:"The upload code."`
+	Scheme string `required:"" enum:"gaen,bluezone" help:"gaen or bluezone."`
+	Keys   string `required:"" placeholder:"KEYS.json" help:"[{\"key\":\"<hex>\",\"start\":<interval number since the epoch>,\"count\":<n>,\"risk\":<0-8, optional>}]"`
+}
+
+func (c *uploadCmd) Run(ctx context.Context) error {
+	scheme, err := diagnosis.ParseScheme(c.Scheme)
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(c.Keys)
+	if err != nil {
+		return err
+	}
+	keys, err := phone.ParseKeys(scheme, data)
+	if err != nil {
+		return err
+	}
+	publishBy, err := phone.NewClient(c.URL).Upload(ctx, c.Code, scheme, keys)
+	if refused := (*phone.RefusedError)(nil); errors.As(err, &refused) {
+		fmt.Fprintln(os.Stderr, "bluekey:", refused)
+		return errCheck
+	} else if err != nil {
+		return err
+	}
+	fmt.Println("publish_by", publishBy.Format(time.RFC3339))
+	return nil
+}
+
+type verifyCmd struct {
+	Key     string   `placeholder:"PUBLIC.pem" help:"Public key of export.sig. Without it the key is taken from the tree itself, which proves nothing about who runs it."`
+	Policy  string   `placeholder:"POLICY" help:"Pinned policy of the log. Without it the policy is taken from the tree itself."`
+	Targets []string `arg:"" name:"target" help:"A .zip or .keys file or its URL; a tree (URL, or folder with index.json); a folder of files."`
+}
+
+func (c *verifyCmd) Run(ctx context.Context) error {
+	var o mirror.VerifyOptions
+	if c.Key != "" {
+		text, err := os.ReadFile(c.Key)
+		if err != nil {
+			return err
+		}
+		if o.PublicKey, err = signing.ParsePublicPEM(text); err != nil {
+			return fmt.Errorf("%s: %w", c.Key, err)
+		}
+	}
+	if c.Policy != "" {
+		text, err := os.ReadFile(c.Policy)
+		if err != nil {
+			return err
+		}
+		if o.Policy, err = exportlog.ParsePolicy(text); err != nil {
+			return fmt.Errorf("%s: %w", c.Policy, err)
+		}
+	}
+	ok, err := mirror.Verify(ctx, c.Targets, o, func(l mirror.Line) { fmt.Println(l) })
+	if err == nil && !ok {
+		err = errCheck
+	}
+	return err
+}
+
+type matchCmd struct {
+	Observed  string   `required:"" placeholder:"HEARD.csv" help:"What the phone heard: lines \"hex id,unix seconds\"."`
+	MatchTier string   `placeholder:"TIER" help:"Kernels to use: purego, nishani or avx512 (the fastest that this machine has)."`
+	Targets   []string `arg:"" name:"target" help:"A .zip or .keys file or its URL; a tree (URL, or folder with index.json); a folder of files."`
+}
+
+func (c *matchCmd) Run(ctx context.Context) error {
+	f, err := os.Open(c.Observed)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return phone.MatchReport(ctx, f, c.Targets, phone.MatchOptions{Tier: c.MatchTier}, os.Stdout)
+}
+
+type drillCmd struct {
+	URL    string `placeholder:"URL" help:"Public URL of a running appliance; without it the drill starts one of its own in a temporary folder."`
+	Data   string `placeholder:"DIR" help:"Data folder of that appliance, for codes."`
+	Phones int    `default:"200" help:"Simulated phones, half of each scheme (${default})."`
+	Cases  int    `default:"5" help:"How many become cases (${default})."`
+	Seed   uint64 `default:"1" help:"The same seed gives the same phones (${default})."`
+}
+
+func (c *drillCmd) Run(ctx context.Context) (err error) {
+	if (c.URL == "") != (c.Data == "") {
+		return errors.New("give --url and --data together, or neither")
+	}
+	if c.URL == "" {
+		stop, err := c.start(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, stop()) }()
+	}
+	return drill.Run(ctx, drill.Config{
+		URL: c.URL, Phones: c.Phones, Cases: c.Cases, Seed: c.Seed,
+		Issue: func(ctx context.Context, n int) ([]string, error) {
+			issue := issueCmd{Data: c.Data, Report: diagnosis.ConfirmedTest.String(), Count: uint32(n)}
+			return issue.issue(ctx)
+		},
+		Progress: func(line string) { fmt.Fprintln(os.Stderr, line) },
+	}, os.Stdout)
+}
+
+// start runs an appliance for this drill only.
+func (c *drillCmd) start(ctx context.Context) (stop func() error, err error) {
+	dir, err := os.MkdirTemp("", "bluekey-drill-")
+	if err != nil {
+		return nil, err
+	}
+	conf := serveCmd{Data: dir, Listen: "127.0.0.1:0", Ops: "127.0.0.1:0", Metadata: "coarse", KeyID: "452", KeyVer: "v1", CodeCap: c.Cases, Rehearsal: true}
+	a, err := openAppliance(ctx, conf, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	c.URL, c.Data = a.publicURL(), dir
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- a.run(ctx) }()
+	return func() error {
+		cancel()
+		return errors.Join(<-done, os.RemoveAll(dir))
+	}, nil
+}
+
+type versionCmd struct {
+	JSON bool `help:"As JSON: version, revision, toolchain."`
+}
+
+func (c *versionCmd) Run() error {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return errors.New("this binary carries no build information")
+	}
+	v := map[string]string{"version": info.Main.Version, "go": info.GoVersion, "encoder": export.Encoder}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" || s.Key == "vcs.time" || s.Key == "GOARCH" {
+			v[strings.ToLower(strings.TrimPrefix(s.Key, "vcs."))] = s.Value
+		}
+	}
+	if c.JSON {
+		return json.NewEncoder(os.Stdout).Encode(v)
+	}
+	_, err := fmt.Printf("bluekey %s %s\n", v["version"], v["go"])
+	return err
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"bluekey": main})
+}
+
+// TestScripts runs the stories in testdata/script against the real binary.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+	})
+}
+
+// mayImport says which packages of ours each package may import directly. A package
+// that is not listed must be added here by hand, with a thought about where it belongs.
+var mayImport = map[string][]string{
+	"keystore/diagnosis": {},
+	"keystore/desk":      {"keystore/diagnosis"},
+	"keystore":           {"keystore/desk", "keystore/diagnosis"},
+
+	"signing": {},
+
+	"export":           {"keystore/diagnosis", "signing"},
+	"export/exportlog": {"keystore/diagnosis", "signing"},
+	"export/tree":      {},
+	"export/match":     {"keystore/diagnosis"},
+	"export/publish":   {"keystore", "keystore/diagnosis", "export", "export/exportlog", "export/tree", "export/match/idset", "signing"},
+	"export/mirror":    {"keystore/diagnosis", "export", "export/exportlog", "export/tree", "export/match/idset", "signing"},
+
+	"server":                                 {"keystore", "keystore/diagnosis", "keystore/desk", "export/exportlog", "export/tree", "server/api/bluekey/v1", "server/api/bluekey/v1/bluekeyv1connect"},
+	"server/api":                             {},
+	"server/api/bluekey/v1":                  {},
+	"server/api/bluekey/v1/bluekeyv1connect": {"server/api/bluekey/v1"},
+	"server/phone":                           {"keystore/diagnosis", "export", "export/exportlog", "export/tree", "export/match", "export/match/idset", "signing", "server/api/bluekey/v1", "server/api/bluekey/v1/bluekeyv1connect"},
+	"server/drill":                           {"server/phone", "keystore/diagnosis", "server/api/bluekey/v1", "server/api/bluekey/v1/bluekeyv1connect"},
+}
+
+// never lists what a package must not reach, however far away. "x/..." is x and all below.
+var never = []struct{ from, to, why string }{
+	{"server", "export/match", "the server cannot match people"},
+	{"server", "export/publish", "an upload cannot time a publication"},
+	{"export/publish", "server/...", "an upload cannot time a publication"},
+	{"export", "keystore", "verifying links no database"},
+	{"export/exportlog", "keystore", "verifying links no database"},
+	{"export/match", "keystore", "verifying links no database"},
+	{"export/mirror", "keystore", "verifying links no database"},
+	{"signing", "keystore", "verifying links no database"},
+	{"server/phone", "keystore", "a phone has no database"},
+}
+
+// homes names the only trees that may import a module, so that each can be replaced in
+// one place.
+var homes = map[string][]string{
+	"github.com/cockroachdb/pebble/v2": {"keystore"},
+	"github.com/cloudflare/circl":      {"signing"},
+	"connectrpc.com":                   {"server"},
+	"google.golang.org/protobuf":       {"server", "export"},
+	"golang.org/x/mod":                 {"export/exportlog", "signing"},
+	"github.com/alecthomas/kong":       {"."},
+	"go.yaml.in/yaml/v3":               {"."},
+	"net/http":                         {".", "server", "export/tree"},
+}
+
+// TestImports enforces the house's rules on every file that is not a test.
+func TestImports(t *testing.T) {
+	direct := map[string]map[string]bool{} // our packages -> our packages
+	for _, f := range sourceFiles(t) {
+		pkg := path.Dir(f.name)
+		if direct[pkg] == nil {
+			direct[pkg] = map[string]bool{}
+		}
+		for _, spec := range f.ast.Imports {
+			imported := strings.Trim(spec.Path.Value, `"`)
+			if ours, ok := strings.CutPrefix(imported, "bluekey/"); ok {
+				direct[pkg][ours] = true
+				if allowed, known := mayImport[pkg]; pkg != "." && (!known || !slices.Contains(allowed, ours)) {
+					t.Errorf("%s: %s may not import %s", f.name, pkg, ours)
+				}
+			}
+			for module, trees := range homes {
+				if (imported == module || strings.HasPrefix(imported, module+"/")) && !slices.ContainsFunc(trees, func(tree string) bool { return within(pkg, tree) }) {
+					t.Errorf("%s: %s is at home in %v", f.name, module, trees)
+				}
+			}
+		}
+	}
+	for _, rule := range never {
+		for _, to := range slices.Sorted(maps.Keys(reach(direct, rule.from))) {
+			if to == rule.to || strings.HasSuffix(rule.to, "/...") && within(to, strings.TrimSuffix(rule.to, "/...")) {
+				t.Errorf("%s reaches %s: %s", rule.from, to, rule.why)
+			}
+		}
+	}
+}
+
+// TestNoAmbientInput keeps arguments, environment and global flags in main, and incoming
+// requests (with the addresses they carry) in the server tree.
+func TestNoAmbientInput(t *testing.T) {
+	for _, f := range sourceFiles(t) {
+		pkg := path.Dir(f.name)
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			sel, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			x, ok := sel.X.(*ast.Ident)
+			if !ok {
+				return true
+			}
+			switch name := x.Name + "." + sel.Sel.Name; {
+			case pkg != "." && (name == "os.Args" || name == "os.Getenv" || name == "os.LookupEnv" || name == "os.Environ" || x.Name == "flag"):
+				t.Errorf("%s uses %s outside main", f.name, name)
+			case name == "http.Request" && !within(pkg, "server") && f.name != "export/tree/source.go":
+				t.Errorf("%s sees an http.Request: it carries an address", f.name)
+			}
+			return true
+		})
+	}
+}
+
+type sourceFile struct {
+	name string
+	ast  *ast.File
+}
+
+func sourceFiles(t *testing.T) []sourceFile {
+	t.Helper()
+	var files []sourceFile
+	err := fs.WalkDir(os.DirFS("."), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && name != "." && (strings.HasPrefix(d.Name(), "_") || strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata") {
+			return fs.SkipDir
+		}
+		if d.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			return nil
+		}
+		tree, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		files = append(files, sourceFile{name, tree})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func within(pkg, tree string) bool {
+	return pkg == tree || tree != "." && strings.HasPrefix(pkg, tree+"/")
+}
+
+// reach is everything that from imports, directly or not.
+func reach(direct map[string]map[string]bool, from string) map[string]bool {
+	seen := map[string]bool{}
+	var walk func(string)
+	walk = func(pkg string) {
+		for next := range direct[pkg] {
+			if !seen[next] {
+				seen[next] = true
+				walk(next)
+			}
+		}
+	}
+	walk(from)
+	return seen
+}

@@ -1,0 +1,59 @@
+package server
+
+import (
+	"context"
+	"errors"
+
+	"connectrpc.com/connect"
+
+	"bluekey/keystore/desk"
+	"bluekey/keystore/diagnosis"
+	v1 "bluekey/server/api/bluekey/v1"
+)
+
+// localOfficer is the officer in whose name codes are issued over the unix socket.
+const localOfficer = "local"
+
+// codeService is bluekey.v1.CodeService. Its callers own the data folder, so what the
+// desk refuses is told in its own words.
+type codeService struct{ desk *desk.Desk }
+
+func (s codeService) Issue(ctx context.Context, req *v1.IssueRequest) (*v1.IssueResponse, error) {
+	report := diagnosis.ReportType(req.Report)
+	if req.Report < 0 || req.Report > v1.ReportType_REPORT_TYPE_SELF_REPORT || !report.Issuable() {
+		return nil, malformed("report", "unknown report type; choose confirmed test, clinical or self-report")
+	}
+	codes, err := s.desk.Issue(ctx, desk.Request{
+		Officer:  localOfficer,
+		Report:   report,
+		OnsetDay: req.OnsetDay,
+		Count:    int(max(req.Count, 1)),
+		Long:     req.Long,
+	})
+	if err != nil {
+		return nil, atDesk(err)
+	}
+	return &v1.IssueResponse{Codes: codes}, nil
+}
+
+func (s codeService) Revoke(ctx context.Context, req *v1.RevokeRequest) (*v1.RevokeResponse, error) {
+	revoked, err := s.desk.Revoke(ctx, req.Code)
+	if err != nil {
+		return nil, atDesk(err)
+	}
+	return &v1.RevokeResponse{Revoked: revoked}, nil
+}
+
+// atDesk passes on what the desk says to people; anything else is the disk's.
+func atDesk(err error) error {
+	r := &refusal{text: err.Error(), index: -1}
+	switch {
+	case errors.Is(err, desk.ErrRequest), errors.Is(err, desk.ErrForm):
+		r.code, r.reason = connect.CodeInvalidArgument, "malformed"
+	case errors.Is(err, desk.ErrOfficerCap), errors.Is(err, desk.ErrShortFull):
+		r.code, r.reason, r.retry = connect.CodeResourceExhausted, "limit", true
+	default:
+		return err
+	}
+	return r
+}

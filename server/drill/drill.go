@@ -1,0 +1,219 @@
+// Package drill rehearses the whole service with simulated phones: they meet, some become
+// cases, cases get codes and upload, the appliance publishes, every phone downloads and
+// matches. Whoever met a case must be warned, and nobody else.
+//
+// It speaks to an appliance only as phones and staff do.
+package drill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"text/tabwriter"
+	"time"
+
+	"bluekey/keystore/diagnosis"
+	"bluekey/server/phone"
+)
+
+// Config of a drill.
+type Config struct {
+	URL    string // of the appliance
+	Phones int    // simulated phones, half of each scheme
+	Cases  int    // how many of them become cases, at most a third
+	Seed   uint64 // the same seed gives the same phones and meetings
+	// Issue gets n upload codes from staff.
+	Issue func(ctx context.Context, n int) ([]string, error)
+	// Progress hears what is going on, a line at a time.
+	Progress func(string)
+}
+
+// ErrFailed means that a contact was not warned, or a stranger was.
+var ErrFailed = errors.New("the drill failed")
+
+const (
+	days     = 3  // finished days that the phones have lived through
+	meetings = 4  // of each phone
+	noise    = 40 // IDs of passers-by that each phone heard
+)
+
+// actor is one simulated phone.
+type actor struct {
+	scheme  diagnosis.Scheme
+	keys    []diagnosis.Key
+	heard   []phone.Sighting
+	met     []int // other phones
+	isCase  bool
+	contact bool // has met a case
+	warned  time.Duration
+	hits    int
+}
+
+// Run runs a drill, prints its table to out, and returns ErrFailed if it failed.
+func Run(ctx context.Context, cfg Config, out io.Writer) error {
+	if cfg.Phones < 6 || cfg.Cases < 1 || cfg.Cases > cfg.Phones/3 {
+		return fmt.Errorf("%d phones and %d cases: want at least 6 phones and 1 case for every 3 of them at most", cfg.Phones, cfg.Cases)
+	}
+	// Only days whose keys are due now: they ended at least two hours ago.
+	today := time.Now().UTC().Add(-2 * time.Hour)
+	phones := meet(cfg, today)
+	codes, err := cfg.Issue(ctx, cfg.Cases)
+	if err != nil {
+		return fmt.Errorf("getting codes: %w", err)
+	}
+	cfg.Progress(fmt.Sprintf("%d phones met over %d days; %d of them are cases now and upload", cfg.Phones, days, cfg.Cases))
+	client := phone.NewClient(cfg.URL)
+	uploaded := time.Now()
+	var promised time.Time
+	for i, a := range phones {
+		if !a.isCase {
+			continue
+		}
+		by, err := client.Upload(ctx, codes[0], a.scheme, a.keys)
+		if err != nil {
+			return fmt.Errorf("phone %d: %w", i, err)
+		}
+		codes = codes[1:]
+		if by.After(promised) {
+			promised = by
+		}
+	}
+	cfg.Progress(fmt.Sprintf("uploaded; every key is promised to be public by %s", promised.Format(time.RFC3339)))
+	if err := await(ctx, cfg.URL, phones, promised); err != nil {
+		return err
+	}
+	public := time.Since(uploaded)
+	cfg.Progress(fmt.Sprintf("every key is public after %.1f s; %d phones download and match", public.Seconds(), cfg.Phones))
+	for _, a := range phones {
+		if err := a.match(ctx, cfg.URL, uploaded); err != nil {
+			return err
+		}
+	}
+	return report(out, phones, public, promised.Sub(uploaded))
+}
+
+// meet lets phones live through some days.
+func meet(cfg Config, today time.Time) []*actor {
+	sim := NewSimulation(cfg.Seed)
+	random := rand.New(rand.NewPCG(cfg.Seed, 1))
+	phones := make([]*actor, cfg.Phones)
+	for i := range phones {
+		scheme := diagnosis.Schemes[i%len(diagnosis.Schemes)]
+		phones[i] = &actor{
+			scheme: scheme,
+			keys:   sim.Phone(scheme, today, days),
+			heard:  sim.Noise(scheme, today, days, noise),
+		}
+	}
+	for i, a := range phones {
+		for range meetings {
+			// Only phones of one scheme hear each other: same remainder.
+			other := i%len(diagnosis.Schemes) + len(diagnosis.Schemes)*random.IntN(cfg.Phones/len(diagnosis.Schemes))
+			if other == i {
+				continue
+			}
+			b := phones[other]
+			a.heard = append(a.heard, sim.Meet(b.keys, 2)...)
+			a.met = append(a.met, other)
+		}
+	}
+	for _, i := range random.Perm(cfg.Phones)[:cfg.Cases] {
+		phones[i].isCase = true
+	}
+	for _, a := range phones {
+		for _, other := range a.met {
+			a.contact = a.contact || phones[other].isCase
+		}
+	}
+	return phones
+}
+
+// await waits until every key of every case is public, as its phone sees it, and a little
+// beyond the promised time at most.
+func await(ctx context.Context, url string, phones []*actor, promised time.Time) error {
+	const grace = 10 * time.Second
+	var keys []diagnosis.Key
+	for _, a := range phones {
+		if a.isCase {
+			keys = append(keys, a.keys...)
+		}
+	}
+	for {
+		n, err := phone.Published(ctx, url, keys)
+		if err != nil {
+			return fmt.Errorf("looking for the keys of the cases: %w", err)
+		}
+		if n == len(keys) {
+			return nil
+		}
+		if time.Now().After(promised.Add(grace)) {
+			return fmt.Errorf("%w: %d of %d keys are not public though promised for %s", ErrFailed, len(keys)-n, len(keys), promised.Format(time.RFC3339))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(min(time.Second, max(100*time.Millisecond, time.Until(promised)/20))):
+		}
+	}
+}
+
+// match downloads and matches as the owner's phone does.
+func (a *actor) match(ctx context.Context, url string, uploaded time.Time) error {
+	err := phone.Match(ctx, a.heard, []string{url}, phone.MatchOptions{}, func(phone.Found) error {
+		a.hits++
+		return nil
+	})
+	a.warned = time.Since(uploaded)
+	return err
+}
+
+func report(out io.Writer, phones []*actor, public, promised time.Duration) error {
+	type row struct {
+		phones, cases, contacts, warned, missed, wrong int
+		slowest                                        time.Duration
+	}
+	rows := map[diagnosis.Scheme]*row{}
+	missed, wrong := 0, 0
+	for _, a := range phones {
+		r := rows[a.scheme]
+		if r == nil {
+			r = &row{}
+			rows[a.scheme] = r
+		}
+		r.phones++
+		if a.isCase {
+			r.cases++
+		}
+		switch {
+		case a.contact && a.hits > 0:
+			r.contacts++
+			r.warned++
+			r.slowest = max(r.slowest, a.warned)
+		case a.contact:
+			r.contacts++
+			r.missed++
+			missed++
+		case a.hits > 0:
+			r.wrong++
+			wrong++
+		}
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "scheme\tphones\tcases\tcontacts\twarned\tmissed\tstrangers warned\tslowest warning\t")
+	for _, scheme := range diagnosis.Schemes {
+		if r := rows[scheme]; r != nil {
+			fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%.1f s\t\n", scheme, r.phones, r.cases, r.contacts, r.warned, r.missed, r.wrong, r.slowest.Seconds())
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "keys public %.1f s after upload; promised within %.1f s\n", public.Seconds(), promised.Seconds())
+	if missed > 0 || wrong > 0 {
+		return fmt.Errorf("%w: %d contacts were not warned, %d strangers were", ErrFailed, missed, wrong)
+	}
+	fmt.Fprintln(out, "every contact of a case was warned, and nobody else")
+	return nil
+}

@@ -1,0 +1,112 @@
+package server
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+
+	"connectrpc.com/connect"
+)
+
+// maxBody is the largest request body in bytes. Requests are never decompressed, so it
+// is the largest message too.
+const maxBody = 64 << 10
+
+// A gate stands before the calls of one kind. It reads the whole request before anything
+// is decided about it, so that a slow sender holds a connection and nothing else, and
+// then lets a bounded number through at once.
+type gate struct {
+	next  http.Handler
+	slots chan struct{} // one taken for each request inside
+	words *connect.ErrorWriter
+}
+
+func newGate(next http.Handler, slots chan struct{}) *gate {
+	return &gate{next: next, slots: slots, words: connect.NewErrorWriter()}
+}
+
+var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if compressed(r) {
+		g.refuse(w, r, errCompressed)
+		return
+	}
+	// How long a call may take is the server's to say, and these headers are its
+	// library's to complain about.
+	for _, name := range []string{"Connect-Timeout-Ms", "Grpc-Timeout", "Connect-Protocol-Version"} {
+		r.Header.Del(name)
+	}
+	if r.ContentLength > maxBody {
+		g.refuse(w, r, errTooLarge)
+		return
+	}
+	body := bodies.Get().(*bytes.Buffer)
+	defer bodies.Put(body)
+	body.Reset()
+	if _, err := body.ReadFrom(http.MaxBytesReader(nil, r.Body, maxBody)); err != nil {
+		if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+			g.refuse(w, r, errTooLarge)
+		} else {
+			g.refuse(w, r, errCut)
+		}
+		return
+	}
+	select {
+	case g.slots <- struct{}{}:
+		defer func() { <-g.slots }()
+	default:
+		g.refuse(w, r, errBusy)
+		return
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body.Bytes()))
+	r.ContentLength = int64(body.Len())
+	g.next.ServeHTTP(w, r)
+}
+
+// refuse answers a request that was not read, or not to its end: the rest of it must not
+// be taken for the next one, so the connection ends.
+func (g *gate) refuse(w http.ResponseWriter, r *http.Request, why *refusal) {
+	if why != errBusy && r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close")
+	}
+	if a, ok := w.(*answer); ok && why == errBusy {
+		a.shed = true
+	}
+	// An error here means the client is gone.
+	_ = g.words.Write(w, r, why.onWire())
+}
+
+// compressed reports whether the request, or any message in it, is declared compressed
+// in one of the ways of Connect, gRPC and gRPC-Web.
+func compressed(r *http.Request) bool {
+	for _, name := range []string{"Content-Encoding", "Connect-Content-Encoding", "Grpc-Encoding"} {
+		for _, v := range r.Header[name] {
+			if v != "" && v != "identity" {
+				return true
+			}
+		}
+	}
+	return strings.Contains(r.URL.RawQuery, "compression=") && r.URL.Query().Get("compression") != "identity"
+}
+
+// A talk stands before calls that are conversations. Their messages are limited one by
+// one; here they only take a place.
+type talk struct {
+	next  http.Handler
+	slots chan struct{}
+}
+
+func (t *talk) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	select {
+	case t.slots <- struct{}{}:
+		defer func() { <-t.slots }()
+	default:
+		http.Error(w, errBusy.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	t.next.ServeHTTP(w, r)
+}
