@@ -143,6 +143,14 @@ func TestKeySetRefusals(t *testing.T) {
 	if _, keys, err := readKeySet(bytes.NewReader(sealed(head, "\x01\x02", group, "\x02", two(5, 1, 0, 2, 0)))); err != nil || len(keys) != 2 {
 		t.Fatalf("the example of two: error %v", err)
 	}
+	// Two differences of 2^63: 110, 62 bits, 64 bits, twice, and six unused bits.
+	sum := &bitWriter{out: io.Discard}
+	for range 2 {
+		sum.put(6, 3)
+		sum.put(0, 62)
+		sum.put(0, 64)
+	}
+	halves := string(sum.buf) + string([]byte{byte(sum.acc << 6)})
 	for name, b := range map[string][]byte{
 		"other magic":              sealed("BKEYSEt\x01\x01\x01\x01\x00\x00"),
 		"version 2":                sealed("BKEYSET\x02\x01\x01\x01\x00\x00"),
@@ -175,7 +183,7 @@ func TestKeySetRefusals(t *testing.T) {
 		"secrets equal":            sealed(head, "\x01\x02", group, "\x02", two(5, 1, 0, 1, 0)),
 		"secrets descend":          sealed(head, "\x01\x02", group, "\x02", two(5, 2, 0, 1, 0)),
 		"past the last secret":     sealed(head, "\x01\x01", group, "\x01", "\xff"+strings.Repeat("\x11", 15), "\x00\x00"),
-		"sum past the last":        sealed(head, "\x01\x02", group, "\x02", "\xdf"+strings.Repeat("\xff", 15)+"\xdf"+strings.Repeat("\xff", 30), strings.Repeat("\x00", 40)),
+		"sum past the last":        sealed(head, "\x01\x02", group, "\x02", halves),
 		"endless quotient":         sealed(head, "\x01\x01", group, "\x01", strings.Repeat("\xff", 3*readAhead)),
 		"a byte before the digest": sealed(head, "\x01\x01", group, "\x01", one, "\x00"),
 		"a byte behind the digest": append(sealed(head, "\x01\x01", group, "\x01", one), 0),

@@ -119,7 +119,7 @@ func (a *Archive) readSignature(b []byte) error {
 		return err
 	}
 	i := len(a.Signatures)
-	if i >= len(a.Infos) || info != a.Infos[i] || num == -1 || size != a.BatchSize || len(signature) == 0 {
+	if i >= len(a.Infos) || info != a.Infos[i] || num != a.BatchNum || size != a.BatchSize || len(signature) == 0 {
 		return fmt.Errorf("signature %d is not one that export.bin announces", i+1)
 	}
 	a.Signatures = append(a.Signatures, signature)

@@ -1,6 +1,10 @@
 package export
 
 import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -134,4 +138,41 @@ func TestProtobufLibraryReadsTheSame(t *testing.T) {
 			t.Errorf("signature %d reads %v", i, m)
 		}
 	}
+}
+
+// Programs that share no code with this one unpack the archive and verify its signature.
+func TestUnzipAndOpenSSL(t *testing.T) {
+	for _, name := range []string{"unzip", "openssl"} {
+		if _, err := exec.LookPath(name); err != nil {
+			if os.Getenv("CI") == "true" {
+				t.Fatal(err)
+			}
+			t.Skip(err)
+		}
+	}
+	dir := t.TempDir()
+	file := func(name string, data []byte) string {
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	run := func(name string, args ...string) []byte {
+		out, err := exec.Command(name, args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+		}
+		return out
+	}
+	b := archive(t, draw(20_000, exact))
+	zipped := file("export.zip", b)
+	run("unzip", "-t", zipped)
+	bin, sig := run("unzip", "-p", zipped, binName), run("unzip", "-p", zipped, sigName)
+	a, err := openArchive(b)
+	if err != nil || !bytes.HasSuffix(sig, a.Signatures[0]) {
+		t.Fatalf("export.sig does not end with the signature, error %v", err)
+	}
+	run("openssl", "dgst", "-sha256", "-verify", file("pub.pem", signer(t, "v1").PublicPEM()),
+		"-signature", file("signature.der", a.Signatures[0]), file("export.bin", bin))
 }

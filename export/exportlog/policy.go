@@ -24,7 +24,7 @@ var (
 )
 
 // Policy says whose signatures make a checkpoint good (C2SP tlog-policy). Whoever pins
-// one trusts nothing else.
+// one trusts nothing else. A Policy is safe for concurrent use.
 type Policy struct {
 	logs      []PolicyLog
 	witnesses []policyWitness

@@ -138,6 +138,19 @@ func TestVectorCheckpoint(t *testing.T) {
 	}
 }
 
+// Tools that know nothing but Go's own notes open our checkpoint too.
+func TestCheckpointForOthers(t *testing.T) {
+	s := linesOf(t)
+	known, err := note.NewVerifier(keysOf(t).log.VKeys()[0].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := note.Open([]byte(s.body+s.ed+s.pq), note.VerifierList(known))
+	if err != nil || len(n.Sigs) != 1 || len(n.UnverifiedSigs) != 1 || n.Text+"\n" != s.body {
+		t.Errorf("%+v, %v", n, err)
+	}
+}
+
 // What this package leaves to x/mod/sumdb/note.
 func TestVectorNotes(t *testing.T) {
 	var v struct {

@@ -1,17 +1,53 @@
 package mirror
 
+import "slices"
+
 // Code names a rule. Codes are stable: scripts compare them.
 type Code string
 
 const (
+	// The log.
+	CodeCheckpoint Code = "checkpoint" // the checkpoint is missing, or not signed as the policy demands
+	CodeQuorum     Code = "quorum"     // too few witnesses signed it
+	CodeRollback   Code = "rollback"   // it is older than one seen before
+	CodeFork       Code = "fork"       // it contradicts one seen before
+	CodeTile       Code = "tile"       // a tile or entry bundle is missing, or other than the checkpoint demands
+	CodeRoot       Code = "root"       // the entries do not give the root that the checkpoint signs
+	CodeEntry      Code = "entry"      // an entry is not one of this log's
+
+	// What the entries say.
+	CodeGap          Code = "window-gap"     // a window starts after the end of the one before
+	CodeOverlap      Code = "window-overlap" // a window starts before the end of the one before
+	CodeSilence      Code = "silence"        // no window was closed for more than two periods
+	CodeFuture       Code = "future"         // a time that has not come yet
+	CodeSigner       Code = "signer"         // a signer of archives that the log has not introduced, has retired, or whose key is not the logged one
+	CodeErasureEarly Code = "erasure-early"  // files were erased before their retention was over
+	CodeErasureLate  Code = "erasure-late"   // files were not erased one period after their retention
+
+	// What the tree serves.
 	CodePolicy      Code = "policy"       // the tree's policy is missing, unreadable, or does not accept its checkpoint
-	CodeCheckpoint  Code = "checkpoint"   // the checkpoint is missing, or not signed as the policy demands
-	CodeIndex       Code = "index"        // index.json is unreadable or says other than the log
+	CodeIndex       Code = "index"        // index.json or gaen/index.txt is unreadable or says other than the log
+	CodeSmallFile   Code = "small-file"   // a small file is not the one that the log names
 	CodeProof       Code = "proof"        // a proof beside a file is missing or does not hold
-	CodeSigner      Code = "signer"       // a signer of archives that the log has not introduced, or has retired
-	CodeSignature   Code = "signature"    // export.sig is not by the signer it names
 	CodeFileMissing Code = "file-missing" // a file that should be there is not
 	CodeFileBytes   Code = "file-bytes"   // a file is not the one that the log names
-	CodeContents    Code = "contents"     // a file is not readable, or holds other than its manifest says
-	CodeDisagree    Code = "disagree"     // archive and key set of a window hold different keys
+	CodeFileLate    Code = "file-late"    // a file is still there one period after its retention
+	CodeFileStray   Code = "file-stray"   // a file that the log does not name, or no longer
+
+	// What files hold.
+	CodeContents  Code = "contents"  // a file is not readable, or holds other than its manifest says
+	CodeSignature Code = "signature" // export.sig is not by the signer it names
+	CodeDisagree  Code = "disagree"  // archive and key set of a window hold different keys
+	CodeKeyOld    Code = "key-old"   // a key ended longer ago than the log's own terms allow
+	CodeKeyEarly  Code = "key-early" // a key was published before it was due
 )
+
+// conduct are the findings about what an operator did and when. They do not keep a mirror
+// from moving on, for what it copies is authentic and whole all the same, and a copy of
+// misconduct is evidence.
+var conduct = []Code{
+	CodeQuorum, CodeGap, CodeOverlap, CodeSilence, CodeFuture, CodeErasureEarly, CodeErasureLate,
+	CodeFileLate, CodeFileStray, CodeKeyOld, CodeKeyEarly,
+}
+
+func (c Code) blocks() bool { return !slices.Contains(conduct, c) }

@@ -119,9 +119,9 @@ type window struct {
 	scheme     diagnosis.Scheme
 	start, end int64
 	keys       []diagnosis.Key
-	other      []diagnosis.Key                     // what the key set holds, if not the same
-	split      int                                 // keys in an archive, if not all
-	change     func(m *exportlog.Manifest)         // before the manifest is logged
+	other      []diagnosis.Key                      // what the key set holds, if not the same
+	split      int                                  // keys in an archive, if not all
+	change     func(m *exportlog.Manifest)          // before the manifest is logged
 	files      func(m *exportlog.Manifest, s *site) // after the files are there
 }
 

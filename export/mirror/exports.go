@@ -1,0 +1,220 @@
+package mirror
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"bluekey/export/exportlog"
+	"bluekey/export/tree"
+)
+
+// slack is how many bytes too many are still told apart from a file without end.
+const slack = 64 << 10
+
+// maxKeyAge is how old a key may be when it is accepted, and dueAfter how long after its
+// end it becomes due, for clocks differ.
+const (
+	maxKeyAge = 15 * 24 * time.Hour
+	dueAfter  = 2 * time.Hour
+)
+
+func shaOf(data []byte) [32]byte { return sha256.Sum256(data) }
+
+// exports opens every export file that should be there, and looks for those that should
+// not. Windows are checked side by side.
+func (a *audit) exports(ctx context.Context) error {
+	for _, w := range append(a.ledger.live[:len(a.ledger.live):len(a.ledger.live)], a.ledger.gone...) {
+		a.progress.Listed += len(w.Files)
+	}
+	sum := newSummer()
+	var mu sync.Mutex
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	each := func(list []*publication, check func(context.Context, *publication) error) {
+		for _, w := range list {
+			group.Go(func() error {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				err := check(ctx, w)
+				mu.Lock()
+				defer mu.Unlock()
+				a.progress.Files += len(w.Files)
+				a.Progress(a.progress)
+				return err
+			})
+		}
+	}
+	each(a.ledger.live, func(ctx context.Context, w *publication) error { return a.window(ctx, w, sum) })
+	each(a.ledger.gone, a.absent)
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return a.strays()
+}
+
+// window checks every file of one window.
+func (a *audit) window(ctx context.Context, w *publication, sum summer) error {
+	list, err := files(&w.Manifest)
+	if err != nil {
+		return err
+	}
+	total, good := sums{}, true
+	for _, l := range list {
+		c, err := l.check(ctx, a.source, sum, a.signerKey)
+		f, err := flawOf(err)
+		if err != nil {
+			return err
+		}
+		over := w.End + w.Retain
+		switch {
+		case f != nil && f.code == CodeFileMissing && a.now.Unix() >= over:
+			// It may go from now on; whether the log says so in time is the ledger's business.
+			good = false
+			continue
+		case f != nil:
+			good = false
+			a.report.findEntry(f.code, w.entry, l.file.Path, "%v", f)
+		default:
+			a.ages(w, l, c)
+			total.add(l, c)
+		}
+		if a.now.Unix() > over+w.Period {
+			a.late(w, l.file.Path)
+		}
+		if err := a.proof(ctx, w, l.file.Path+exportlog.ProofSuffix); err != nil {
+			return err
+		}
+	}
+	a.count(len(list), total)
+	if good {
+		if err := total.compare(); err != nil {
+			a.report.findEntry(CodeDisagree, w.entry, list[len(list)-1].file.Path, "%v", err)
+		}
+	}
+	return nil
+}
+
+func (a *audit) count(files int, total sums) {
+	a.report.mu.Lock()
+	defer a.report.mu.Unlock()
+	a.report.Files += files
+	keys := 0
+	for _, s := range total {
+		keys = max(keys, s.keys)
+	}
+	a.report.Keys += keys
+}
+
+// signerKey gives the key that the log introduced. Whether a signer may sign is judged by
+// the ledger, so one that is unknown is not reported again.
+func (a *audit) signerKey(name string) (*ecdsa.PublicKey, error) {
+	s := a.ledger.signers[name]
+	if s == nil {
+		return nil, flawf(CodeSignature, "export.sig cannot be checked: the log has not introduced %s", name)
+	}
+	return s.Public()
+}
+
+// ages holds the ends of the keys of a file against the terms of its window.
+func (a *audit) ages(w *publication, l listed, c *contents) {
+	if c == nil || c.sum.keys == 0 {
+		return
+	}
+	end := time.Unix(w.End, 0)
+	earliest, latest := w.Scheme.Time(c.earliest), w.Scheme.Time(c.latest)
+	if oldest := end.Add(-maxKeyAge - dueAfter - time.Duration(w.Hold)*time.Second); earliest.Before(oldest) {
+		a.report.findEntry(CodeKeyOld, w.entry, l.file.Path, "it holds a key that ended at %s, before %s", at(earliest.Unix()), at(oldest.Unix()))
+	}
+	if latest.Add(dueAfter).After(end) {
+		a.report.findEntry(CodeKeyEarly, w.entry, l.file.Path, "it holds a key that ends at %s and was due %v later, after its window", at(latest.Unix()), dueAfter)
+	}
+}
+
+func (a *audit) late(w *publication, path string) {
+	a.report.findEntry(CodeFileLate, w.entry, path, "its retention ended at %s, more than a period ago, and it is still served", at(w.End+w.Retain))
+}
+
+// proof checks the proof beside a file. It may stand on an older checkpoint than ours, and
+// need not meet the quorum yet.
+func (a *audit) proof(ctx context.Context, w *publication, path string) error {
+	data, err := tree.ReadAll(ctx, a.source, path, exportlog.MaxProof)
+	if errors.Is(err, fs.ErrNotExist) {
+		a.report.findEntry(CodeProof, w.entry, path, "the file is missing")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	proved, err := exportlog.VerifyProof(data, a.Policy)
+	switch {
+	case err != nil && !errors.Is(err, exportlog.ErrQuorum):
+		a.report.findEntry(CodeProof, w.entry, path, "%v", err)
+	case proved.Index != w.entry:
+		a.report.findEntry(CodeProof, w.entry, path, "it proves entry %d", proved.Index)
+	}
+	return nil
+}
+
+// absent looks for files of a window that the log says were erased.
+func (a *audit) absent(ctx context.Context, w *publication) error {
+	if a.now.Unix() <= w.End+w.Retain+w.Period {
+		return nil
+	}
+	for _, f := range w.Files {
+		blob, err := a.source.Open(ctx, f.Path, f.Size+slack)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := blob.Close(); err != nil {
+			return fmt.Errorf("reading %s: %w", f.Path, err)
+		}
+		a.late(w, f.Path)
+	}
+	return nil
+}
+
+// strays looks, where the source is a folder and can be listed, for export files of no
+// window that the log still has.
+func (a *audit) strays() error {
+	folder, ok := a.source.(tree.FolderSource)
+	if !ok {
+		return nil
+	}
+	known := map[string]bool{}
+	for _, w := range append(a.ledger.live[:len(a.ledger.live):len(a.ledger.live)], a.ledger.gone...) {
+		for _, f := range w.Files {
+			known[f.Path], known[f.Path+exportlog.ProofSuffix] = true, true
+		}
+	}
+	entries, err := os.ReadDir(filepath.Join(string(folder), "exports"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("listing the exports: %w", err)
+	}
+	for _, e := range entries {
+		// A proof that was being rewritten when the power failed is neither served nor a
+		// key of anybody.
+		if path := "exports/" + e.Name(); !known[path] && !strings.HasSuffix(path, exportlog.ProofSuffix+".new") {
+			a.report.find(CodeFileStray, path, "no window within retention names it")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,192 @@
+package mirror
+
+import (
+	"bytes"
+	"time"
+
+	"bluekey/export/exportlog"
+	"bluekey/keystore/diagnosis"
+)
+
+// ledger follows the entries of a log in order and applies every rule that they can break
+// by themselves. It keeps what the tree is to be held against afterwards: the windows whose
+// files should be there, those whose files should be gone, signers and small files.
+type ledger struct {
+	*Report
+	now time.Time
+
+	chains  map[chainID]*chain
+	signers map[string]*signer
+	small   map[string]smallFile
+	live    []*publication // windows with files, by entry
+	gone    []*publication // erased not long ago
+}
+
+// chainID names a chain of windows.
+type chainID struct {
+	region string
+	scheme diagnosis.Scheme
+}
+
+// chain is the newest window of a chain.
+type chain struct {
+	manifest exportlog.Manifest
+	entry    uint64
+}
+
+// publication is a window with files.
+type publication struct {
+	exportlog.Manifest
+	entry uint64
+}
+
+// signer is a signer of archives as the log knows it.
+type signer struct {
+	exportlog.SignerChange
+	entry   uint64
+	retired bool
+	until   int64 // Unix seconds; signs no window that ends after it, if retired
+}
+
+type smallFile struct {
+	exportlog.SmallFile
+	entry uint64
+}
+
+func newLedger(r *Report, now time.Time) *ledger {
+	return &ledger{Report: r, now: now, chains: map[chainID]*chain{}, signers: map[string]*signer{}, small: map[string]smallFile{}}
+}
+
+// skew is how far clocks may differ before a time counts as in the future.
+const skew = 5 * time.Minute
+
+func (l *ledger) future(at int64) bool { return at > l.now.Add(skew).Unix() }
+
+// at prints a time of the log.
+func at(unix int64) string { return time.Unix(unix, 0).UTC().Format(time.RFC3339) }
+
+// add takes the next entry.
+func (l *ledger) add(i uint64, e exportlog.Entry) {
+	made := int64(0)
+	switch e := e.(type) {
+	case exportlog.Manifest:
+		made = e.End
+		l.window(i, e)
+	case exportlog.SignerChange:
+		made = e.Time
+		l.signer(i, e)
+	case exportlog.SmallFile:
+		made = e.Time
+		l.small[e.Path] = smallFile{e, i}
+	case exportlog.Erasure:
+		made = e.Time
+		l.erasure(i, e)
+	case exportlog.Incident:
+		made = e.Time
+		l.note("entry %d, incident of %s: %s", i, at(e.Time), e.Text)
+	}
+	if l.future(made) {
+		l.findEntry(CodeFuture, i, "", "made at %s, which has not come yet", at(made))
+	}
+}
+
+func (l *ledger) window(i uint64, m exportlog.Manifest) {
+	l.Windows++
+	if m.Origin != l.Origin {
+		l.findEntry(CodeEntry, i, "", "the manifest of another log, %s", m.Origin)
+	}
+	id := chainID{m.Region, m.Scheme}
+	if last := l.chains[id]; last != nil {
+		l.follows(i, m, last)
+	}
+	if m.End-m.Start > 2*m.Period {
+		l.findEntry(CodeSilence, i, "", "the %s window from %s to %s is longer than two periods", m.Scheme, at(m.Start), at(m.End))
+	}
+	l.chains[id] = &chain{m, i}
+	for _, name := range m.Signers {
+		s := l.signers[name]
+		switch {
+		case s == nil:
+			l.findEntry(CodeSigner, i, "", "archives signed by %s, which the log has not introduced", name)
+		case s.From >= m.End:
+			l.findEntry(CodeSigner, i, "", "archives signed by %s, which may sign from %s only", name, at(s.From))
+		case s.retired && m.End > s.until:
+			l.findEntry(CodeSigner, i, "", "archives signed by %s, which was retired at %s", name, at(s.until))
+		}
+	}
+	if len(m.Files) > 0 {
+		l.live = append(l.live, &publication{m, i})
+	}
+}
+
+// follows holds a window against the one before it in its chain.
+func (l *ledger) follows(i uint64, m exportlog.Manifest, last *chain) {
+	switch before := last.manifest; {
+	case m.Start > before.End:
+		l.findEntry(CodeGap, i, "", "the %s window starts at %s, the one before (entry %d) ended at %s", m.Scheme, at(m.Start), last.entry, at(before.End))
+	case m.Start < before.End:
+		l.findEntry(CodeOverlap, i, "", "the %s window starts at %s, the one before (entry %d) ended at %s", m.Scheme, at(m.Start), last.entry, at(before.End))
+	}
+	if b := last.manifest; b.Period != m.Period || b.Hold != m.Hold || b.Retain != m.Retain || b.Metadata != m.Metadata {
+		l.note("entry %d changes the %s terms: period %ds, hold %ds, retention %ds, metadata %s; before: %ds, %ds, %ds, %s",
+			i, m.Scheme, m.Period, m.Hold, m.Retain, m.Metadata, b.Period, b.Hold, b.Retain, b.Metadata)
+	}
+}
+
+func (l *ledger) signer(i uint64, s exportlog.SignerChange) {
+	old := l.signers[s.Name()]
+	switch {
+	case old != nil && !bytes.Equal(old.SPKI, s.SPKI):
+		l.findEntry(CodeSigner, i, "", "another key as %s than entry %d", s.Name(), old.entry)
+	case s.Retires && old == nil:
+		l.findEntry(CodeSigner, i, "", "%s is retired but was never introduced", s.Name())
+	case s.Retires:
+		old.retired, old.until = true, s.From
+		l.note("entry %d retires signer %s at %s", i, s.Name(), at(s.From))
+	case old != nil:
+		l.findEntry(CodeSigner, i, "", "%s is introduced again, after entry %d", s.Name(), old.entry)
+	default:
+		l.signers[s.Name()] = &signer{SignerChange: s, entry: i}
+		l.note("entry %d introduces signer %s, from %s", i, s.Name(), at(s.From))
+	}
+}
+
+// erasure moves the windows it covers out of those whose files should be there.
+func (l *ledger) erasure(i uint64, e exportlog.Erasure) {
+	kept := l.live[:0]
+	for _, w := range l.live {
+		if w.Scheme != e.Scheme || w.End > e.Through {
+			kept = append(kept, w)
+			continue
+		}
+		over := w.End + w.Retain
+		if e.Time < over {
+			l.findEntry(CodeErasureEarly, i, "", "erases entry %d at %s, before its retention ends at %s", w.entry, at(e.Time), at(over))
+		}
+		if e.Time > over+w.Period {
+			l.findEntry(CodeErasureLate, i, "", "erases entry %d at %s, more than a period after its retention ended at %s", w.entry, at(e.Time), at(over))
+		}
+		if over+w.Retain+w.Period > l.now.Unix() {
+			l.gone = append(l.gone, w)
+		}
+	}
+	clear(l.live[len(kept):])
+	l.live = kept
+}
+
+// end applies the rules that compare the whole log with the time of the audit.
+func (l *ledger) end() {
+	for id, c := range l.chains {
+		if m := c.manifest; l.now.Unix() > m.End+2*m.Period {
+			l.findEntry(CodeSilence, c.entry, "", "no %s window of %s was closed since %s: more than two periods of %s", id.scheme, id.region, at(m.End), time.Duration(m.Period)*time.Second)
+		}
+	}
+	for _, w := range l.live {
+		if over := w.End + w.Retain; l.now.Unix() > over+w.Period {
+			l.findEntry(CodeErasureLate, w.entry, "", "its retention ended at %s and no entry says that its files are gone", at(over))
+		}
+	}
+	if len(l.chains) == 0 {
+		l.note("the log holds no window yet: silence cannot be seen")
+	}
+}
