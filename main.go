@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -143,6 +144,10 @@ func (c *serveCmd) settle(log *slog.Logger) error {
 	or(&c.Hold, hold)
 	or(&c.Retention, retention)
 	or(&c.MinKeys, minKeys)
+	times := publish.Config{Period: *c.Period, Hold: *c.Hold, Retention: *c.Retention, MinKeys: *c.MinKeys}
+	if err := times.Check(); err != nil {
+		return err
+	}
 	if !c.Rehearsal {
 		if *c.Period < time.Hour {
 			log.Warn("a period this short publishes small groups of keys: for trials only", "period", *c.Period)
@@ -156,6 +161,11 @@ func (c *serveCmd) settle(log *slog.Logger) error {
 	}
 	if c.Rehearsal && !loopback(c.Listen) {
 		return fmt.Errorf("listen %s: a rehearsal listens on loopback only", c.Listen)
+	}
+	if c.Origin == "" && !loopback(c.Listen) {
+		if _, err := os.Stat(c.Data); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("listen %s: a public address needs a chosen --origin, the name under which this service signs", c.Listen)
+		}
 	}
 	if !loopback(c.Ops) {
 		log.Warn("the operations address can be reached from outside", "ops", c.Ops)
@@ -186,23 +196,26 @@ type appliance struct {
 
 // openAppliance opens the data folder and everything that stands on it, and finishes what
 // a stopped process left.
-func openAppliance(ctx context.Context, c serveCmd, log *slog.Logger) (a *appliance, err error) {
+func openAppliance(ctx context.Context, c serveCmd, log *slog.Logger) (*appliance, error) {
+	a := &appliance{conf: c}
+	if err := a.open(ctx, log); err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	return a, nil
+}
+
+func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
+	c := &a.conf
 	if err := c.settle(log); err != nil {
-		return nil, err
+		return err
 	}
 	if err := os.MkdirAll(c.Data, 0o700); err != nil {
-		return nil, err
+		return err
 	}
 	seed, made, err := signing.LoadOrCreateSeed(filepath.Join(c.Data, "seed"))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	a = &appliance{conf: c}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, a.close())
-		}
-	}()
 	a.store, err = keystore.Open(keystore.Options{
 		Dir:       c.Data,
 		CodeKey:   seed.Derive32("code hash"),
@@ -214,31 +227,31 @@ func openAppliance(ctx context.Context, c serveCmd, log *slog.Logger) (a *applia
 		Logger:    log,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	origin, region, err := c.identity(a.store, seed)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	logKeys, err := signing.NewLogKeys(origin, seed.Derive32("log ed25519"), seed.Derive32("log mldsa44"))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := same(a.store, "log key", logKeys.VKeys()[0].String(), "the seed is not the one this data folder was made with: restore it"); err != nil {
-		return nil, err
+		return err
 	}
 	signers, err := c.signers(seed)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	public := filepath.Join(c.Data, "public")
 	folder, err := tree.NewFolder(tree.Disk{}, public)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	staging, err := tree.NewStaging(tree.Disk{}, filepath.Join(c.Data, "staging"))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	a.publisher, err = publish.New(publish.Config{
 		Origin: origin, Region: region,
@@ -247,10 +260,10 @@ func openAppliance(ctx context.Context, c serveCmd, log *slog.Logger) (a *applia
 		Signers: signers, LogKeys: logKeys, Log: log,
 	}, a.store, folder, staging)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := a.publisher.Recover(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	a.server, err = server.New(server.Config{
 		Store:     a.store,
@@ -260,15 +273,15 @@ func openAppliance(ctx context.Context, c serveCmd, log *slog.Logger) (a *applia
 		Logger:    log,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := a.listen(); err != nil {
-		return nil, err
+		return err
 	}
 	if made {
 		log.Info("made a new data folder with keys of its own; back up its file seed", "data", c.Data, "origin", origin, "region", region)
 	}
-	return a, nil
+	return nil
 }
 
 // identity fixes what may not change once something was published under it.

@@ -1,16 +1,26 @@
 package main
 
 import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -19,13 +29,142 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"bluekey": main})
 }
 
-// TestScripts runs the stories in testdata/script against the real binary.
+// TestScripts runs the stories in testdata/script against the real binary. Their own
+// commands:
+//
+//	appliance start [FLAG...]   bluekey serve --rehearsal in the folder data, until it is
+//	                            ready; sets $PUBLIC and $OPS
+//	appliance stop|kill         end it with SIGTERM, and well; or with SIGKILL
+//	readvar NAME                sets $NAME to the last command's standard output
+//	[!] await REGEXP PROG...    runs a program until its standard output matches (or not)
+//	exits CODE PROG...          runs a program and checks its exit code
+//	[!] leaks KEYS.json         whether the last standard output holds a key of the file
+//	edit FILE OLD NEW           replaces the first OLD of a file
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			a := &runningAppliance{}
+			env.Values[applianceKey{}] = a
+			env.Defer(func() { a.end(syscall.SIGKILL) })
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"appliance": scriptAppliance,
+			"readvar": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
+			},
+			"await": scriptAwait,
+			"exits": func(ts *testscript.TestScript, _ bool, args []string) {
+				err := ts.Exec(args[1], args[2:]...)
+				code := 0
+				if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+					code = exit.ExitCode()
+				} else {
+					ts.Check(err)
+				}
+				if fmt.Sprint(code) != args[0] {
+					ts.Fatalf("exit code %d, want %s", code, args[0])
+				}
+			},
+			"leaks": func(ts *testscript.TestScript, neg bool, args []string) {
+				var keys []struct{ Key string }
+				ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &keys))
+				out := strings.ToLower(ts.ReadFile("stdout"))
+				for _, k := range keys {
+					if strings.Contains(out, strings.ToLower(k.Key[:12])) != !neg {
+						ts.Fatalf("standard output and the keys of %s", args[0])
+					}
+				}
+			},
+			"edit": func(ts *testscript.TestScript, _ bool, args []string) {
+				text := ts.ReadFile(args[0])
+				if !strings.Contains(text, args[1]) {
+					ts.Fatalf("%s does not hold %q", args[0], args[1])
+				}
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, args[1], args[2], 1)), 0o644))
+			},
+		},
 	})
+}
+
+type applianceKey struct{}
+
+// runningAppliance is the bluekey serve of one script.
+type runningAppliance struct {
+	cmd    *exec.Cmd
+	stderr strings.Builder
+	drain  chan struct{} // closed when standard output has ended
+}
+
+func scriptAppliance(ts *testscript.TestScript, _ bool, args []string) {
+	a := ts.Value(applianceKey{}).(*runningAppliance)
+	switch args[0] {
+	case "start":
+		a.start(ts, args[1:])
+	case "kill":
+		a.end(syscall.SIGKILL)
+	case "stop":
+		if err := a.end(syscall.SIGTERM); err != nil {
+			ts.Fatalf("serve did not end well: %v\n%s", err, &a.stderr)
+		}
+	default:
+		ts.Fatalf("appliance %s: want start, stop or kill", args[0])
+	}
+}
+
+func (a *runningAppliance) start(ts *testscript.TestScript, flags []string) {
+	var path string
+	for _, dir := range filepath.SplitList(ts.Getenv("PATH")) {
+		path = filepath.Join(dir, "bluekey")
+		if _, err := os.Stat(path); err == nil {
+			break
+		}
+	}
+	a.cmd = exec.Command(path, append([]string{"serve", "--rehearsal", "--data", "data", "--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0"}, flags...)...)
+	a.cmd.Dir, a.cmd.Env, a.cmd.Stderr = ts.MkAbs("."), []string{"PATH=" + ts.Getenv("PATH")}, &a.stderr
+	out, err := a.cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(a.cmd.Start())
+	a.drain = make(chan struct{})
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		name, value, _ := strings.Cut(lines.Text(), " ")
+		if name == "export" { // the last line before it serves
+			go func() { io.Copy(io.Discard, out); close(a.drain) }()
+			return
+		}
+		ts.Setenv(strings.ToUpper(name), value)
+	}
+	close(a.drain)
+	err = a.end(syscall.SIGKILL)
+	ts.Fatalf("serve did not start: %v\n%s", err, &a.stderr)
+}
+
+func (a *runningAppliance) end(sig os.Signal) error {
+	if a.cmd == nil {
+		return nil
+	}
+	c := a.cmd
+	a.cmd = nil
+	c.Process.Signal(sig)
+	<-a.drain
+	return c.Wait()
+}
+
+func scriptAwait(ts *testscript.TestScript, neg bool, args []string) {
+	want, err := regexp.Compile(args[0])
+	ts.Check(err)
+	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		err = ts.Exec(args[1], args[2:]...)
+		if err == nil && want.MatchString(ts.ReadFile("stdout")) != neg {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("still not after a minute: %v", err)
+		}
+	}
 }
 
 // mayImport says which packages of ours each package may import directly. A package

@@ -71,6 +71,19 @@ const dataDir = "/data"
 
 func newFixture(t testing.TB, change ...func(*fixture)) *fixture {
 	f := &fixture{t: t, disk: vfs.NewMem(), now: noon}
+	f.conf = newConfig(t, f)
+	for _, c := range change {
+		c(f)
+	}
+	if err := f.open(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.close)
+	return f
+}
+
+// newConfig is the configuration of every fixture: the same keys, f's clock.
+func newConfig(t testing.TB, f *fixture) Config {
 	seed := signing.SeedOf([32]byte{7})
 	signer, err := signing.NewExportSigner(seed, "452", "v1", time.Time{})
 	if err != nil {
@@ -80,7 +93,7 @@ func newFixture(t testing.TB, change ...func(*fixture)) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.conf = Config{
+	return Config{
 		Origin: "bluekey.example/test", Region: "VN-HP",
 		Period: 4 * time.Hour, Hold: 4 * time.Hour, Retention: 14 * 24 * time.Hour, MinKeys: 1,
 		Signers: []*signing.ExportSigner{signer}, LogKeys: keys,
@@ -88,14 +101,6 @@ func newFixture(t testing.TB, change ...func(*fixture)) *fixture {
 		Now:    func() time.Time { return f.now },
 		Log:    slog.New(slog.DiscardHandler),
 	}
-	for _, c := range change {
-		c(f)
-	}
-	if err := f.open(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(f.close)
-	return f
 }
 
 func (f *fixture) open() (err error) {

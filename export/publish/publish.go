@@ -95,15 +95,25 @@ func New(cfg Config, store *keystore.Store, folder *tree.Folder, staging *tree.S
 	if cfg.Split == 0 {
 		cfg.Split = defaultSplit
 	}
-	switch {
-	case cfg.Period < time.Second || cfg.Period%time.Second != 0:
-		return nil, fmt.Errorf("period %v: want whole seconds, at least one", cfg.Period)
-	case cfg.Hold < 0 || cfg.Retention < cfg.Period:
-		return nil, fmt.Errorf("hold %v and retention %v: want hold at least 0 and retention at least one period", cfg.Hold, cfg.Retention)
-	case cfg.MinKeys < 1:
-		return nil, fmt.Errorf("min_keys %d: want at least 1", cfg.MinKeys)
+	if err := cfg.Check(); err != nil {
+		return nil, err
 	}
 	return &Publisher{Config: cfg, store: store, folder: folder, staging: staging}, nil
+}
+
+// Check finds settings that cannot work together.
+func (c *Config) Check() error {
+	switch {
+	case c.Period < time.Second || c.Period%time.Second != 0:
+		return fmt.Errorf("period %v: want whole seconds, at least one", c.Period)
+	case c.Hold < 0 || c.Hold%time.Second != 0:
+		return fmt.Errorf("hold %v: want whole seconds, at least 0", c.Hold)
+	case c.Retention < c.Period || c.Retention%time.Second != 0:
+		return fmt.Errorf("retention %v: want whole seconds, at least one period", c.Retention)
+	case c.MinKeys < 1:
+		return fmt.Errorf("min_keys %d: want at least 1", c.MinKeys)
+	}
+	return nil
 }
 
 // Recover finishes what a stopped process left: it applies a commit that was not applied,
