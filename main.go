@@ -279,10 +279,19 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	if made {
-		log.Info("made a new data folder with keys of its own; back up its file seed", "data", c.Data, "origin", origin, "region", region)
+		fmt.Fprintf(os.Stderr, welcome, c.Data, origin, region)
 	}
 	return nil
 }
+
+// welcome is what the first start of a data folder says.
+const welcome = `Made the data folder %[1]s, for the service %[2]s in region %[3]s.
+  seed     every key derives from it: back it up, and keep it secret
+  store    codes and keys that are not public yet
+  public   what everybody may see: exports, log, index.json; any web server can serve it
+Next: issue a code with    bluekey code issue --data %[1]s
+      check what is public with    bluekey verify %[1]s/public
+`
 
 // identity fixes what may not change once something was published under it.
 func (c *serveCmd) identity(store *keystore.Store, seed signing.Seed) (origin, region string, err error) {

@@ -42,7 +42,7 @@ func engineOptions(o *Options, health *health) *pebble.Options {
 	comparer.FormatKey = func(key []byte) fmt.Formatter { return redactedRow(key) }
 	p := &pebble.Options{
 		Comparer:                    &comparer,
-		FS:                          o.FS,
+		FS:                          orderedFS{o.FS},
 		FormatMajorVersion:          formatVersion,
 		MemTableSize:                memtableSize,
 		MemTableStopWritesThreshold: memtables,

@@ -32,7 +32,8 @@ func (s *Store) files(wanted func(string) bool) ([]string, error) {
 }
 
 // settle makes the files hold nothing but the rows there are: it renews the MANIFEST and
-// waits until that before, the given logs and all replaced tables are gone.
+// waits until that before, the given logs and all replaced tables are gone, so that a power
+// loss does not bring them back either.
 func (s *Store) settle(ctx context.Context, logs []string) error {
 	manifests, err := s.renewManifest(ctx)
 	if err != nil {
@@ -46,8 +47,11 @@ func (s *Store) settle(ctx context.Context, logs []string) error {
 	wait, cancel := context.WithTimeout(ctx, maxWait)
 	defer cancel()
 	for {
-		if gone, err = s.lingering(gone); err != nil || len(gone) == 0 {
+		if gone, err = s.lingering(gone); err != nil {
 			return err
+		}
+		if len(gone) == 0 {
+			return syncDir(s.opt.FS, s.dir)
 		}
 		select {
 		case <-time.After(time.Millisecond):

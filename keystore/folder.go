@@ -115,6 +115,24 @@ func syncDir(disk vfs.FS, dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// orderedFS is a disk on which a marker never outlives the file it names. The database
+// points at its MANIFEST by a marker's name and syncs the folder once, after both exist:
+// a file system that keeps new names in any order it likes may then, at a power loss, keep
+// the marker alone, and the store would not open again. The MANIFEST is renewed so often
+// here that this is worth a sync of the folder.
+type orderedFS struct{ vfs.FS }
+
+func (o orderedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if strings.HasPrefix(o.PathBase(name), "marker.") {
+		if err := syncDir(o.FS, o.PathDir(name)); err != nil {
+			return nil, err
+		}
+	}
+	return o.FS.Create(name, category)
+}
+
+func (o orderedFS) Unwrap() vfs.FS { return o.FS }
+
 // realPath is the one spelling of dir on the real disk, so that a process cannot lock
 // one folder under two names.
 func realPath(dir string) (string, error) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -252,3 +253,4 @@ func compareKeys(a, b diagnosis.Key) int {
 	return int(int64(a.Start) - int64(b.Start))
 }
 
+func newRand() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }

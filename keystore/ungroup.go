@@ -52,7 +52,7 @@ func (s *Store) ungroup(ctx context.Context) error {
 		if round == maxRounds {
 			return fmt.Errorf("%d tables still have sequence numbers after %d rounds", len(rows), round)
 		}
-		if err := s.touch(rows); err != nil {
+		if seal, err = s.touch(rows); err != nil {
 			return err
 		}
 		if err := s.compact(ctx, everyRow, noRow); err != nil {
@@ -93,9 +93,9 @@ func (s *Store) grouped(seal pebble.SeqNum) (rows [][]byte, err error) {
 	return rows, nil
 }
 
-// touch writes rows again as they are. Nobody else writes meanwhile: a code just spent
-// must not come back.
-func (s *Store) touch(rows [][]byte) error {
+// touch writes rows again as they are, and returns a number above theirs. Nobody else
+// writes meanwhile: a code just spent must not come back.
+func (s *Store) touch(rows [][]byte) (pebble.SeqNum, error) {
 	s.gate.Lock()
 	defer s.gate.Unlock()
 	b := s.db.NewBatch()
@@ -104,17 +104,20 @@ func (s *Store) touch(rows [][]byte) error {
 		v, err := s.get(row)
 		switch {
 		case err != nil:
-			return err
+			return 0, err
 		case v == nil: // it marks a removal
 			err = b.Delete(row, nil)
 		default:
 			err = b.Set(row, v, nil)
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return b.Commit(pebble.NoSync)
+	if err := b.Commit(pebble.NoSync); err != nil {
+		return 0, err
+	}
+	return b.SeqNum() + pebble.SeqNum(len(rows)), nil
 }
 
 func (s *Store) flush(ctx context.Context) error {
@@ -191,7 +194,7 @@ func (s *Store) scrubRange(ctx context.Context, from, to []byte) error {
 		if round == maxRounds {
 			return fmt.Errorf("%d tables still hold erased rows after %d rounds", len(rows), round)
 		}
-		if err := s.touch(rows); err != nil {
+		if _, err := s.touch(rows); err != nil {
 			return err
 		}
 	}

@@ -2,29 +2,27 @@ package server
 
 import (
 	"io"
+	"math"
 	"net/http"
 	"time"
 )
 
-const (
-	// patience is how long one write of an answer may take; the next one starts afresh.
-	patience = 30 * time.Second
-	// slowest is the rate, in bytes a second, below which a download is given up.
-	slowest = 8 << 10
-)
+// piece is how much of an answer is written under one deadline, in bytes.
+const piece = 256 << 10
 
-// answer is a ResponseWriter that remembers its status and gives each write a deadline
-// of its own, so that a long download may last while a stalled one may not.
+// answer is a ResponseWriter that remembers its status and gives each piece a deadline of
+// its own, so that a long download may last while a stalled one may not.
 type answer struct {
 	http.ResponseWriter
-	control *http.ResponseController
-	status  int    // 0 until the header is written
-	cache   string // Cache-Control of an answer of 200, empty for whatever the handler set
-	shed    bool   // refused by a gate before it was looked at
+	control  *http.ResponseController
+	patience time.Duration // how long one piece may take
+	status   int           // 0 until the header is written
+	cache    string        // Cache-Control of an answer of 200, empty for whatever the handler set
+	shed     bool          // refused by a gate before it was looked at
 }
 
-func newAnswer(w http.ResponseWriter) *answer {
-	return &answer{ResponseWriter: w, control: http.NewResponseController(w)}
+func newAnswer(w http.ResponseWriter, patience time.Duration) *answer {
+	return &answer{ResponseWriter: w, control: http.NewResponseController(w), patience: patience}
 }
 
 func (a *answer) WriteHeader(status int) {
@@ -43,26 +41,39 @@ func (a *answer) settle(status int) {
 	}
 }
 
-func (a *answer) Write(b []byte) (int, error) {
-	a.begin(int64(len(b)))
-	return a.ResponseWriter.Write(b)
-}
-
-// ReadFrom keeps the way open for sendfile.
-func (a *answer) ReadFrom(src io.Reader) (int64, error) {
-	var n int64
-	if l, ok := src.(*io.LimitedReader); ok {
-		n = l.N
+func (a *answer) Write(b []byte) (n int, err error) {
+	for {
+		a.begin()
+		m, err := a.ResponseWriter.Write(b[n:min(n+piece, len(b))])
+		n += m
+		if err != nil || n == len(b) {
+			return n, err
+		}
 	}
-	a.begin(n)
-	return io.Copy(a.ResponseWriter, src)
 }
 
-// begin sets the deadline for a write of n bytes.
-func (a *answer) begin(n int64) {
+// ReadFrom keeps the way open for sendfile, which sees through one LimitedReader.
+func (a *answer) ReadFrom(src io.Reader) (n int64, err error) {
+	whole, ok := src.(*io.LimitedReader)
+	if !ok {
+		whole = &io.LimitedReader{R: src, N: math.MaxInt64}
+	}
+	for whole.N > 0 {
+		a.begin()
+		m, err := io.Copy(a.ResponseWriter, &io.LimitedReader{R: whole.R, N: min(whole.N, piece)})
+		n, whole.N = n+m, whole.N-m
+		if err != nil || m == 0 {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// begin starts a piece.
+func (a *answer) begin() {
 	a.settle(http.StatusOK)
 	// It fails for connections that have no deadlines, which only tests make.
-	_ = a.control.SetWriteDeadline(time.Now().Add(patience + time.Duration(n/slowest)*time.Second))
+	_ = a.control.SetWriteDeadline(time.Now().Add(a.patience))
 }
 
 // Flush is what Connect's streams ask for.

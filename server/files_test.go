@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -155,6 +157,15 @@ func TestEncodings(t *testing.T) {
 	res, part = a.get("/index.json", "Accept-Encoding", "gzip", "Range", "bytes=10-99", "If-Range", tags["zstd"])
 	if res.StatusCode != 200 || !bytes.Equal(part, whole) {
 		t.Errorf("a range begun in another encoding: %d, %d bytes", res.StatusCode, len(part))
+	}
+
+	// The length is told for answers beyond the server's own buffer too.
+	long := []byte(hex.EncodeToString(noise(50_000)))
+	a.put("policy", long)
+	for _, enc := range []string{"identity", "gzip", "zstd"} {
+		if res, body := a.get("/policy", "Accept-Encoding", enc); res.ContentLength != int64(len(body)) || len(body) < 50_000 {
+			t.Errorf("%s: length %d of %d", enc, res.ContentLength, len(body))
+		}
 	}
 
 	// What does not shrink is sent as it is.
@@ -363,3 +374,38 @@ func TestDocumentsForget(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
+// TestSlowReaders: who stops reading is cut off, who reads slowly is not.
+func TestSlowReaders(t *testing.T) {
+	a := start(t, func(c *Config) { c.WriteTimeout = 700 * time.Millisecond; c.MaxConns = 1 })
+	data := noise(16 << 20) // more than the buffers of a socket hold
+	a.put(exportName+".zip", data)
+	stalled, err := net.Dial("tcp", strings.TrimPrefix(a.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stalled.Close()
+	fmt.Fprintf(stalled, "GET /%s.zip HTTP/1.1\r\nHost: x\r\n\r\n", exportName)
+
+	// There is one place, so this one is served after the other is cut off.
+	began := time.Now()
+	res, err := a.client.Get(a.url + "/" + exportName + ".zip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var got bytes.Buffer
+	for {
+		n, err := io.CopyN(&got, res.Body, 1<<20)
+		if n < 1<<20 || err != nil {
+			break
+		}
+		time.Sleep(120 * time.Millisecond) // longer than WriteTimeout in all
+	}
+	if !bytes.Equal(got.Bytes(), data) {
+		t.Errorf("%d of %d bytes in %v", got.Len(), len(data), time.Since(began))
+	}
+	if rest, _ := io.ReadAll(stalled); len(rest) >= len(data) {
+		t.Error("the stalled download went on")
+	}
+}

@@ -63,9 +63,6 @@ func readUpload(req *v1.UploadRequest) (keystore.Upload, error) {
 
 // readKey checks one key. Report type and onset are the code's to say.
 func readKey(scheme diagnosis.Scheme, k *v1.Key) (diagnosis.Key, error) {
-	if k.Count > diagnosis.MaxCount {
-		return diagnosis.Key{}, &diagnosis.ShapeError{Field: "count", Problem: "more than a day"}
-	}
 	if k.Risk > diagnosis.MaxRisk {
 		return diagnosis.Key{}, &diagnosis.ShapeError{Field: "risk", Problem: "more than 8"}
 	}

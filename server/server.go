@@ -19,17 +19,15 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
-	"runtime/debug"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,7 +35,6 @@ import (
 	"connectrpc.com/grpchealth"
 	"connectrpc.com/grpcreflect"
 
-	"bluekey/export/exportlog"
 	"bluekey/keystore"
 	"bluekey/server/api/bluekey/v1/bluekeyv1connect"
 )
@@ -65,10 +62,12 @@ type Config struct {
 	MaxInFlight int
 	// ReadTimeout bounds the time from a request's first byte to its last; 0 means 15 s.
 	ReadTimeout time.Duration
+	// WriteTimeout bounds the time that 256 KB of an answer may take; 0 means 30 s.
+	WriteTimeout time.Duration
 	// IdleTimeout bounds the wait for the next request of a connection; 0 means 60 s.
 	IdleTimeout time.Duration
 	// ShutdownTimeout bounds the wait for requests being answered at the end; 0 means
-	// 20 s. What takes longer is cut off.
+	// 20 s. What takes longer loses its connection.
 	ShutdownTimeout time.Duration
 
 	// Logger hears of failures; nil means slog.Default.
@@ -85,18 +84,18 @@ type Server struct {
 	calls    map[string]http.Handler // public services by name
 	open     atomic.Int64            // public connections
 	draining atomic.Bool
+	inside   sync.RWMutex // held for reading by every request, for good by Run when it ends
 }
 
 // New prepares a server.
 func New(cfg Config) (*Server, error) {
-	setDefault(&cfg.MaxConns, 4096)
-	setDefault(&cfg.MaxInFlight, 512)
-	setDefault(&cfg.ReadTimeout, 15*time.Second)
-	setDefault(&cfg.IdleTimeout, time.Minute)
-	setDefault(&cfg.ShutdownTimeout, 20*time.Second)
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
+	cfg.MaxConns = cmp.Or(cfg.MaxConns, 4096)
+	cfg.MaxInFlight = cmp.Or(cfg.MaxInFlight, 512)
+	cfg.ReadTimeout = cmp.Or(cfg.ReadTimeout, 15*time.Second)
+	cfg.WriteTimeout = cmp.Or(cfg.WriteTimeout, 30*time.Second)
+	cfg.IdleTimeout = cmp.Or(cfg.IdleTimeout, time.Minute)
+	cfg.ShutdownTimeout = cmp.Or(cfg.ShutdownTimeout, 20*time.Second)
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	// A Root cannot be left, whatever links lie in the tree.
 	root, err := os.OpenRoot(cfg.Tree)
 	if err != nil {
@@ -111,12 +110,6 @@ func New(cfg Config) (*Server, error) {
 	s.meters = newMeters(s)
 	s.calls = s.publicCalls()
 	return s, nil
-}
-
-func setDefault[T comparable](v *T, d T) {
-	if *v == *new(T) {
-		*v = d
-	}
 }
 
 // ready is nil while uploads are taken and exports are made.
@@ -182,186 +175,4 @@ func (h health) Check(_ context.Context, req *grpchealth.CheckRequest) (*grpchea
 		return &grpchealth.CheckResponse{Status: grpchealth.StatusNotServing}, nil
 	}
 	return &grpchealth.CheckResponse{Status: grpchealth.StatusServing}, nil
-}
-
-// Public is the handler of the public listener.
-func (s *Server) Public() http.Handler { return s.counted(http.HandlerFunc(s.route)) }
-
-func (s *Server) route(w http.ResponseWriter, r *http.Request) {
-	service, _, ok := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-	if h := s.calls[service]; ok && h != nil {
-		if r.Method == http.MethodGet {
-			// As long as the index, from which these calls answer.
-			index, _ := exportlog.Lookup(exportlog.IndexPath)
-			w.(*answer).cache = index.CacheControl
-		}
-		h.ServeHTTP(w, r)
-		return
-	}
-	s.files.ServeHTTP(w, r)
-}
-
-// Admin is the handler of the unix socket.
-func (s *Server) Admin() http.Handler {
-	mux := http.NewServeMux()
-	prefix, h := bluekeyv1connect.NewCodeServiceHandler(codeService{s.cfg.Store.Desk()}, s.options())
-	mux.Handle(prefix, newGate(h, make(chan struct{}, s.cfg.MaxInFlight)))
-	return s.counted(mux)
-}
-
-// counted measures requests and survives handlers that panic.
-func (s *Server) counted(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		w := newAnswer(rw)
-		route := s.routeName(r)
-		inFlight := s.meters.inFlight.WithLabelValues(route)
-		inFlight.Inc()
-		defer func() {
-			inFlight.Dec()
-			p := recover()
-			if p != nil && p != http.ErrAbortHandler {
-				s.faults.log(route, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
-			}
-			s.meters.requests.WithLabelValues(route, statusName(route, w)).Inc()
-			if p != nil {
-				// Ends the connection: what was written may be half an answer.
-				panic(http.ErrAbortHandler)
-			}
-		}()
-		next.ServeHTTP(w, r)
-	})
-}
-
-// routeName names the route of a request from a closed list, so that no client makes up
-// labels.
-func (s *Server) routeName(r *http.Request) string {
-	path := strings.TrimPrefix(r.URL.Path, "/")
-	switch path {
-	case "":
-		return "/"
-	case strings.TrimPrefix(bluekeyv1connect.PhoneServiceUploadProcedure, "/"):
-		return phoneRoute
-	}
-	service, _, _ := strings.Cut(path, "/")
-	if _, ok := s.calls[service]; ok || service == bluekeyv1connect.CodeServiceName {
-		return service
-	}
-	if row, ok := exportlog.Lookup(path); ok {
-		return classNames[row.Class]
-	}
-	return "other"
-}
-
-// phoneRoute is the route of whatever a phone sends.
-const phoneRoute = "phone"
-
-var classNames = map[exportlog.Class]string{
-	exportlog.ClassExport:     "export",
-	exportlog.ClassSmall:      "small",
-	exportlog.ClassSigner:     "signer",
-	exportlog.ClassPolicy:     "policy",
-	exportlog.ClassTile:       "tile",
-	exportlog.ClassCheckpoint: "checkpoint",
-	exportlog.ClassProof:      "proof",
-	exportlog.ClassIndex:      "index",
-}
-
-func statusName(route string, w *answer) string {
-	switch {
-	case w.shed:
-		return "shed"
-	case route == phoneRoute:
-		return "answered"
-	}
-	return fmt.Sprint(max(w.status, http.StatusOK))
-}
-
-// Listeners are where a server listens. Run closes them. Those that are nil are not
-// served.
-type Listeners struct {
-	Public net.Listener // phones, mirrors, everybody
-	Ops    net.Listener // those who operate the machine; keep it on loopback
-	Admin  net.Listener // local administration, from ListenAdmin
-}
-
-// Run serves until ctx ends or a listener fails, then takes no new request, lets those
-// in flight finish and returns. While it does so /readyz says so. It returns nil after a
-// clean end. A server runs once.
-func (s *Server) Run(ctx context.Context, l Listeners) error {
-	defer s.root.Close()
-	var running []*http.Server
-	failed := make(chan error, 3)
-	start := func(name string, l net.Listener, h http.Handler) *http.Server {
-		if l == nil {
-			return nil
-		}
-		srv := s.httpServer(h)
-		go func() {
-			err := srv.Serve(l)
-			if errors.Is(err, http.ErrServerClosed) {
-				err = nil
-			} else {
-				err = fmt.Errorf("serving %s: %w", name, err)
-			}
-			failed <- err
-		}()
-		running = append(running, srv)
-		return srv
-	}
-	if l.Public != nil {
-		l.Public = newCapListener(l.Public, s.cfg.MaxConns, &s.open)
-	}
-	start("the public listener", l.Public, s.Public())
-	start("the admin socket", l.Admin, s.Admin())
-	ops := start("the operations listener", l.Ops, s.ops())
-
-	var err error
-	stopped := 0
-	select {
-	case <-ctx.Done():
-	case err = <-failed:
-		stopped = 1
-	}
-	s.draining.Store(true)
-	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.ShutdownTimeout)
-	defer cancel()
-	for _, srv := range running {
-		if srv != ops {
-			err = errors.Join(err, end(limit, srv))
-		}
-	}
-	if ops != nil {
-		err = errors.Join(err, end(limit, ops))
-	}
-	for ; stopped < len(running); stopped++ {
-		err = errors.Join(err, <-failed)
-	}
-	return err
-}
-
-// end stops a server: no new requests, a wait for those in flight, and then the hard way.
-func end(limit context.Context, srv *http.Server) error {
-	err := srv.Shutdown(limit)
-	if errors.Is(err, context.DeadlineExceeded) {
-		return srv.Close()
-	}
-	return err
-}
-
-func (s *Server) httpServer(h http.Handler) *http.Server {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true) // gRPC clients and reflection need it
-	return &http.Server{
-		Handler:           h,
-		Protocols:         protocols,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 64},
-		ReadHeaderTimeout: s.cfg.ReadTimeout / 2,
-		ReadTimeout:       s.cfg.ReadTimeout,
-		WriteTimeout:      patience,
-		IdleTimeout:       s.cfg.IdleTimeout,
-		MaxHeaderBytes:    16 << 10,
-		// Its lines name the addresses of clients, and what they tell is counted.
-		ErrorLog: log.New(io.Discard, "", 0),
-	}
 }

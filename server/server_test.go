@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -388,6 +389,29 @@ func TestCleanEnd(t *testing.T) {
 	}
 	if err := <-ended; err != nil {
 		t.Errorf("Run: %v", err)
+	}
+}
+
+// TestEndWaits: a request that outlasts the time for the end loses its connection, and is
+// over all the same when Run returns.
+func TestEndWaits(t *testing.T) {
+	inside := make(chan struct{})
+	var over atomic.Bool
+	a := start(t, func(c *Config) {
+		c.ShutdownTimeout = 20 * time.Millisecond
+		c.Home = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			close(inside)
+			time.Sleep(200 * time.Millisecond) // as a slow disk does
+			over.Store(true)
+		})
+	})
+	go a.client.Get(a.url + "/")
+	<-inside
+	if err := a.stop(); err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	if !over.Load() {
+		t.Error("Run returned before the request was over")
 	}
 }
 

@@ -72,8 +72,8 @@ func TestCrowdedWord(t *testing.T) {
 		}
 	}
 	longest, run := 0, 0
-	for _, s := range set.slots {
-		if run++; s.entry == 0 {
+	for _, tag := range set.tags {
+		if run++; tag == 0 {
 			run = 0
 		}
 		longest = max(longest, run)

@@ -52,7 +52,7 @@ const (
 // Options of a Matcher. The zero value is what most callers want.
 type Options struct {
 	// Workers is the number of goroutines that expand keys; 0 means one for each core.
-	// With 1 everything happens on the caller's goroutine.
+	// The caller's is one of them.
 	Workers int
 	// Tier names the kernels to use, one of Tiers. Empty means the fastest.
 	Tier string
@@ -128,16 +128,51 @@ func (m *Matcher) Tier() string { return m.kernels.name }
 // returns. It calls found for every pair of a sighting and a key that explains it, in no
 // fixed order and from any goroutine, but never twice at once, and not after returning.
 // The keys are drawn on the caller's goroutine; all others have ended when Run returns.
+//
+// The hits of a run that ends with an error are not to be believed: a file's digest comes
+// last.
 func (m *Matcher) Run(ctx context.Context, keys iter.Seq2[diagnosis.Key, error], found func(Hit) error) error {
-	r := &run{Matcher: m, found: found}
-	if m.workers == 1 {
-		w := newWorker(r)
-		c := new(chunk)
-		return r.feed(ctx, keys, c, func(full *chunk) (*chunk, error) {
-			return c, w.match(full)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r := &run{Matcher: m, ctx: ctx, found: found}
+
+	// The caller's goroutine is one of the workers: it draws keys, hands them over while
+	// the others have room, and matches them itself when they have not.
+	others := m.workers - 1
+	full := make(chan *chunk, 2*others)
+	empty := make(chan *chunk, 2*others+m.workers)
+	for range cap(empty) {
+		empty <- new(chunk)
+	}
+	var wg sync.WaitGroup
+	for range others {
+		wg.Go(func() {
+			w := newWorker(r)
+			for c := range full {
+				if context.Cause(ctx) == nil {
+					if err := w.match(c); err != nil {
+						cancel(err)
+					}
+				}
+				empty <- c
+			}
 		})
 	}
-	return r.parallel(ctx, keys)
+	own := newWorker(r)
+	err := r.feed(keys, <-empty, func(c *chunk) (*chunk, error) {
+		select {
+		case full <- c:
+			return <-empty, nil
+		default:
+			return c, own.match(c)
+		}
+	})
+	close(full)
+	wg.Wait()
+	if cause := context.Cause(ctx); cause != nil {
+		return cause // a worker's error comes before what feed made of it
+	}
+	return err
 }
 
 // chunkKeys is how many keys a worker takes at a time: a quarter of a millisecond's work
@@ -155,6 +190,7 @@ func (c *chunk) scheme() diagnosis.Scheme { return c.keys[0].Scheme }
 // run is one call of Run.
 type run struct {
 	*Matcher
+	ctx   context.Context
 	found func(Hit) error
 
 	mu   sync.Mutex // serialises found and progress
@@ -164,13 +200,13 @@ type run struct {
 
 // feed cuts keys into chunks of one scheme, starting with c. A full chunk goes to next,
 // which gives an empty one for it.
-func (r *run) feed(ctx context.Context, keys iter.Seq2[diagnosis.Key, error], c *chunk, next func(*chunk) (*chunk, error)) error {
+func (r *run) feed(keys iter.Seq2[diagnosis.Key, error], c *chunk, next func(*chunk) (*chunk, error)) error {
 	c.n = 0
 	pass := func() (err error) {
 		if c.n == 0 {
 			return nil
 		}
-		if err = context.Cause(ctx); err == nil {
+		if err = context.Cause(r.ctx); err == nil {
 			c, err = next(c)
 		}
 		if err == nil {
@@ -193,42 +229,7 @@ func (r *run) feed(ctx context.Context, keys iter.Seq2[diagnosis.Key, error], c 
 	if err := pass(); err != nil {
 		return err
 	}
-	return context.Cause(ctx)
-}
-
-// parallel feeds workers of their own goroutines.
-func (r *run) parallel(ctx context.Context, keys iter.Seq2[diagnosis.Key, error]) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	full := make(chan *chunk)
-	empty := make(chan *chunk, 2*r.workers) // one at work and one waiting for each
-	for range cap(empty) {
-		empty <- new(chunk)
-	}
-	var wg sync.WaitGroup
-	for range r.workers {
-		wg.Go(func() {
-			w := newWorker(r)
-			for c := range full {
-				if context.Cause(ctx) == nil {
-					if err := w.match(c); err != nil {
-						cancel(err)
-					}
-				}
-				empty <- c
-			}
-		})
-	}
-	err := r.feed(ctx, keys, <-empty, func(c *chunk) (*chunk, error) {
-		full <- c
-		return <-empty, nil
-	})
-	close(full)
-	wg.Wait()
-	if cause := context.Cause(ctx); cause != nil {
-		return cause // a worker's error comes before what feed made of it
-	}
-	return err
+	return context.Cause(r.ctx)
 }
 
 // deliver hands hits to the caller and counts n keys as matched.

@@ -14,22 +14,19 @@ import (
 // ID that was not heard, and an exact table for the rest.
 //
 // The table is open addressing over the distinct IDs, at most half full. Its hash is
-// keyed at random, because whoever broadcasts IDs chooses what goes in. A look-up costs
-// the same for an ID that was heard once or a thousand times, at the right time or not.
+// keyed at random, because whoever broadcasts IDs chooses what goes in. A byte of each
+// slot's hash lies apart from the rest: those bytes fit the cache beside the filter, and
+// nearly all IDs that were not heard end there. A look-up costs the same for an ID that
+// was heard once or a thousand times, at the right time or not.
 type sightingSet struct {
 	filter    filter
 	interval  int64 // seconds
 	tolerance int64 // seconds
 	key       [2]uint64
-	slots     []slot // a power of two
+	tags      []uint8  // of each slot; 0 if it is empty. A power of two of them
+	slots     []uint32 // indices into ids
 	ids       []heardID
 	times     []heardTime // of each ID together, by time
-}
-
-// slot is empty if entry is 0.
-type slot struct {
-	tag   uint32 // the hash's upper half
-	entry uint32 // 1 + index into ids
 }
 
 type heardID struct {
@@ -75,16 +72,17 @@ func newSightingSet(scheme diagnosis.Scheme, all []Sighting, tolerance int64) *s
 		s.times[n] = heardTime{seen, i}
 	}
 	s.filter = newFilter(len(s.ids))
-	s.slots = make([]slot, 2*ceilPow2(len(s.ids)))
+	s.tags = make([]uint8, 2*ceilPow2(len(s.ids)))
+	s.slots = make([]uint32, len(s.tags))
 	for i := range s.ids {
 		id := &s.ids[i]
 		s.filter.add(uint32(id.lo), uint32(id.lo>>32))
 		h := s.hash(id.lo, id.hi)
 		at := s.home(h)
-		for s.slots[at].entry != 0 {
+		for s.tags[at] != 0 {
 			at = s.next(at)
 		}
-		s.slots[at] = slot{uint32(h >> 32), uint32(i + 1)}
+		s.tags[at], s.slots[at] = tag(h), uint32(i)
 	}
 	return s
 }
@@ -99,18 +97,20 @@ func (s *sightingSet) hash(lo, hi uint64) uint64 {
 	return a ^ b
 }
 
-func (s *sightingSet) home(h uint64) int { return int(h) & (len(s.slots) - 1) }
-func (s *sightingSet) next(at int) int   { return (at + 1) & (len(s.slots) - 1) }
+func (s *sightingSet) home(h uint64) int { return int(h) & (len(s.tags) - 1) }
+func (s *sightingSet) next(at int) int   { return (at + 1) & (len(s.tags) - 1) }
+
+func tag(h uint64) uint8 { return uint8(max(h>>56, 1)) }
 
 // heard gives the sightings of id that fit interval i, none if it was not heard then.
 func (s *sightingSet) heard(id *[16]byte, i diagnosis.Interval) []heardTime {
 	lo, hi := idWords(id)
 	h := s.hash(lo, hi)
-	for at := s.home(h); s.slots[at].entry != 0; at = s.next(at) {
-		if s.slots[at].tag != uint32(h>>32) {
+	for at := s.home(h); s.tags[at] != 0; at = s.next(at) {
+		if s.tags[at] != tag(h) {
 			continue
 		}
-		e := &s.ids[s.slots[at].entry-1]
+		e := &s.ids[s.slots[at]]
 		if e.lo != lo || e.hi != hi {
 			continue
 		}

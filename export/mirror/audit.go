@@ -174,10 +174,10 @@ func (a *audit) walk(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
-	a.ledger.end()
 	if a.walker.broken {
 		return nil
 	}
+	a.ledger.end()
 	if root := a.walker.log.Root(); root != a.checkpoint.Root {
 		r.find(CodeRoot, exportlog.CheckpointPath, "the entries give root %x, the checkpoint signs %x", root, a.checkpoint.Root)
 		return nil
@@ -213,7 +213,7 @@ func (a *audit) served(ctx context.Context) error {
 		if s.retired {
 			continue // its file may go with the last archive it signed
 		}
-		if err := a.small(ctx, CodeSigner, s.entry, exportlog.Files(s.SignerChange)[0]); err != nil {
+		if err := a.small(ctx, CodeSignerKey, s.entry, exportlog.Files(s.SignerChange)[0]); err != nil {
 			return err
 		}
 	}
@@ -238,9 +238,13 @@ func (a *audit) policy(ctx context.Context, path string) error {
 	return nil
 }
 
+// expired reports whether no file of a window may be served any more, whatever the log
+// says of it.
+func (a *audit) expired(m *exportlog.Manifest) bool { return a.now.Unix() > goneBy(m) }
+
 // small holds a small file against the log.
 func (a *audit) small(ctx context.Context, code Code, entry uint64, f exportlog.File) error {
-	data, err := tree.ReadAll(ctx, a.source, f.Path, f.Size+slack)
+	data, err := tree.ReadAll(ctx, a.source, f.Path, min(f.Size, maxSmall)+slack)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		a.report.findEntry(code, entry, f.Path, "the file is missing")

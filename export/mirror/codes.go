@@ -19,14 +19,16 @@ const (
 	CodeGap          Code = "window-gap"     // a window starts after the end of the one before
 	CodeOverlap      Code = "window-overlap" // a window starts before the end of the one before
 	CodeSilence      Code = "silence"        // no window was closed for more than two periods
+	CodeTerms        Code = "terms"          // a period, hold or retention longer than a year
 	CodeFuture       Code = "future"         // a time that has not come yet
-	CodeSigner       Code = "signer"         // a signer of archives that the log has not introduced, has retired, or whose key is not the logged one
+	CodeSigner       Code = "signer"         // a signer of archives that the log has not introduced, or has retired, or contradicts
 	CodeErasureEarly Code = "erasure-early"  // files were erased before their retention was over
 	CodeErasureLate  Code = "erasure-late"   // files were not erased one period after their retention
 
 	// What the tree serves.
 	CodePolicy      Code = "policy"       // the tree's policy is missing, unreadable, or does not accept its checkpoint
 	CodeIndex       Code = "index"        // index.json or gaen/index.txt is unreadable or says other than the log
+	CodeSignerKey   Code = "signer-key"   // the PEM file of a signer is missing, or not the one that the log names
 	CodeSmallFile   Code = "small-file"   // a small file is not the one that the log names
 	CodeProof       Code = "proof"        // a proof beside a file is missing or does not hold
 	CodeFileMissing Code = "file-missing" // a file that should be there is not
@@ -46,7 +48,7 @@ const (
 // from moving on, for what it copies is authentic and whole all the same, and a copy of
 // misconduct is evidence.
 var conduct = []Code{
-	CodeQuorum, CodeGap, CodeOverlap, CodeSilence, CodeFuture, CodeErasureEarly, CodeErasureLate,
+	CodeQuorum, CodeGap, CodeOverlap, CodeSilence, CodeTerms, CodeFuture, CodeSigner, CodeErasureEarly, CodeErasureLate,
 	CodeFileLate, CodeFileStray, CodeKeyOld, CodeKeyEarly,
 }
 

@@ -91,8 +91,10 @@ type signerKey func(name string) (*ecdsa.PublicKey, error)
 
 // check opens the file and holds it against its manifest: size and digest, then contents.
 func (l listed) check(ctx context.Context, s tree.Source, sum summer, key signerKey) (*contents, error) {
-	// Some bytes too many are told apart from a server that sends without end.
-	blob, err := s.Open(ctx, l.file.Path, l.file.Size+1<<20)
+	if l.file.Size > maxFile {
+		return nil, flawf(CodeContents, "%d bytes, more than any export has", l.file.Size)
+	}
+	blob, err := s.Open(ctx, l.file.Path, l.file.Size+slack)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, flawf(CodeFileMissing, "the file is missing")
 	}
@@ -170,6 +172,8 @@ func (l listed) checkHeader(c *contents) error {
 	}
 	return nil
 }
+
+func isKeySet(l listed) bool { return l.kind == exportlog.KeySet }
 
 // sums adds up what the files of one window hold, by kind.
 type sums map[exportlog.FileKind]keySum

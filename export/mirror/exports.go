@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,9 +21,6 @@ import (
 	"bluekey/export/tree"
 )
 
-// slack is how many bytes too many are still told apart from a file without end.
-const slack = 64 << 10
-
 // maxKeyAge is how old a key may be when it is accepted, and dueAfter how long after its
 // end it becomes due, for clocks differ.
 const (
@@ -31,6 +29,9 @@ const (
 )
 
 func shaOf(data []byte) [32]byte { return sha256.Sum256(data) }
+
+// beside is how many windows are checked at once, at least: a web server is far away.
+const beside = 4
 
 // exports opens every export file that should be there, and looks for those that should
 // not. Windows are checked side by side.
@@ -41,7 +42,7 @@ func (a *audit) exports(ctx context.Context) error {
 	sum := newSummer()
 	var mu sync.Mutex
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(runtime.GOMAXPROCS(0))
+	group.SetLimit(max(beside, runtime.GOMAXPROCS(0)))
 	each := func(list []*publication, check func(context.Context, *publication) error) {
 		for _, w := range list {
 			group.Go(func() error {
@@ -78,9 +79,8 @@ func (a *audit) window(ctx context.Context, w *publication, sum summer) error {
 		if err != nil {
 			return err
 		}
-		over := w.End + w.Retain
 		switch {
-		case f != nil && f.code == CodeFileMissing && a.now.Unix() >= over:
+		case f != nil && f.code == CodeFileMissing && a.now.Unix() >= keptUntil(&w.Manifest):
 			// It may go from now on; whether the log says so in time is the ledger's business.
 			good = false
 			continue
@@ -91,7 +91,7 @@ func (a *audit) window(ctx context.Context, w *publication, sum summer) error {
 			a.ages(w, l, c)
 			total.add(l, c)
 		}
-		if a.now.Unix() > over+w.Period {
+		if a.expired(&w.Manifest) {
 			a.late(w, l.file.Path)
 		}
 		if err := a.proof(ctx, w, l.file.Path+exportlog.ProofSuffix); err != nil {
@@ -101,7 +101,7 @@ func (a *audit) window(ctx context.Context, w *publication, sum summer) error {
 	a.count(len(list), total)
 	if good {
 		if err := total.compare(); err != nil {
-			a.report.findEntry(CodeDisagree, w.entry, list[len(list)-1].file.Path, "%v", err)
+			a.report.findEntry(CodeDisagree, w.entry, list[slices.IndexFunc(list, isKeySet)].file.Path, "%v", err)
 		}
 	}
 	return nil
@@ -135,7 +135,7 @@ func (a *audit) ages(w *publication, l listed, c *contents) {
 	}
 	end := time.Unix(w.End, 0)
 	earliest, latest := w.Scheme.Time(c.earliest), w.Scheme.Time(c.latest)
-	if oldest := end.Add(-maxKeyAge - dueAfter - time.Duration(w.Hold)*time.Second); earliest.Before(oldest) {
+	if oldest := end.Add(-maxKeyAge - dueAfter - term(w.Hold)); earliest.Before(oldest) {
 		a.report.findEntry(CodeKeyOld, w.entry, l.file.Path, "it holds a key that ended at %s, before %s", at(earliest.Unix()), at(oldest.Unix()))
 	}
 	if latest.Add(dueAfter).After(end) {
@@ -144,7 +144,7 @@ func (a *audit) ages(w *publication, l listed, c *contents) {
 }
 
 func (a *audit) late(w *publication, path string) {
-	a.report.findEntry(CodeFileLate, w.entry, path, "its retention ended at %s, more than a period ago, and it is still served", at(w.End+w.Retain))
+	a.report.findEntry(CodeFileLate, w.entry, path, "its retention ended at %s, more than a period ago, and it is still served", at(keptUntil(&w.Manifest)))
 }
 
 // proof checks the proof beside a file. It may stand on an older checkpoint than ours, and
@@ -170,11 +170,11 @@ func (a *audit) proof(ctx context.Context, w *publication, path string) error {
 
 // absent looks for files of a window that the log says were erased.
 func (a *audit) absent(ctx context.Context, w *publication) error {
-	if a.now.Unix() <= w.End+w.Retain+w.Period {
+	if !a.expired(&w.Manifest) {
 		return nil
 	}
 	for _, f := range w.Files {
-		blob, err := a.source.Open(ctx, f.Path, f.Size+slack)
+		blob, err := a.source.Open(ctx, f.Path, min(f.Size, maxFile)+slack)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

@@ -3,6 +3,7 @@ package mirror
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"bluekey/export/exportlog"
 )
@@ -10,7 +11,7 @@ import (
 // checkIndex holds the two lists that clients poll against the log. A list that leaves out
 // a window would hide it from phones, though it stands in the log.
 func (a *audit) checkIndex() {
-	listed := a.checkJSON()
+	a.checkJSON()
 	if a.gaenIndex == nil {
 		return
 	}
@@ -21,7 +22,7 @@ func (a *audit) checkIndex() {
 	if !slices.IsSorted(paths) || len(slices.Compact(slices.Clone(paths))) != len(paths) {
 		a.report.find(CodeIndex, exportlog.GAENIndexPath, "its lines do not ascend")
 	}
-	archives := map[string]bool{}
+	there, archives := map[string]bool{}, map[string]bool{}
 	for _, w := range append(slices.Clone(a.ledger.live), a.ledger.gone...) {
 		for _, f := range w.Files {
 			if strings.HasSuffix(f.Path, "."+string(exportlog.Archive)) {
@@ -30,37 +31,40 @@ func (a *audit) checkIndex() {
 		}
 	}
 	for _, p := range paths {
+		there[p] = true
 		if !archives[p] {
 			a.report.find(CodeIndex, exportlog.GAENIndexPath, "%.120q is not an archive that the log has", p)
 		}
 	}
 	for _, w := range a.ledger.live {
 		for _, f := range w.Files {
-			if archives[f.Path] && !slices.Contains(paths, f.Path) && (listed[w.entry] || a.settled(w)) {
+			if archives[f.Path] && !there[f.Path] && a.settled(w) {
 				a.report.findEntry(CodeIndex, w.entry, exportlog.GAENIndexPath, "%s is left out", f.Path)
 			}
 		}
 	}
 }
 
-// checkJSON checks index.json, and gives the entries it lists.
-func (a *audit) checkJSON() map[uint64]bool {
-	listed := map[uint64]bool{}
+// checkJSON checks index.json.
+func (a *audit) checkJSON() {
 	if a.index == nil {
-		return listed
+		return
 	}
 	x, err := exportlog.ParseIndex(a.index)
 	if err != nil {
 		a.report.find(CodeIndex, exportlog.IndexPath, "%v", err)
-		return listed
+		return
 	}
 	if x.Origin != a.checkpoint.Origin || x.Size > a.checkpoint.Size {
 		a.report.find(CodeIndex, exportlog.IndexPath, "it is of %s with %d entries, the checkpoint of %s with %d", x.Origin, x.Size, a.checkpoint.Origin, a.checkpoint.Size)
-		return listed
+		return
 	}
+	listed := map[uint64]bool{}
 	for _, e := range x.Exports {
 		listed[e.Entry] = true
-		if a.walker.log.LeafHash(e.Entry) != exportlog.LeafHash([]byte(e.Manifest)) {
+		leaf := int64(exportlog.StoredHashCount(e.Entry))
+		logged, err := a.walker.log.ReadHashes([]int64{leaf})
+		if err != nil || logged[0] != exportlog.LeafHash([]byte(e.Manifest)) {
 			a.report.findEntry(CodeIndex, e.Entry, exportlog.IndexPath, "it gives the entry another text than the log")
 		}
 	}
@@ -69,11 +73,10 @@ func (a *audit) checkJSON() map[uint64]bool {
 			a.report.findEntry(CodeIndex, w.entry, exportlog.IndexPath, "the window is left out: clients do not see it")
 		}
 	}
-	return listed
 }
 
 // settled reports whether a window has been closed long enough for every list of the tree
 // to have it.
 func (a *audit) settled(w *publication) bool {
-	return a.now.Unix() > w.End+2*w.Period && a.now.Unix() < w.End+w.Retain
+	return a.now.Sub(time.Unix(w.End, 0)) > 2*term(w.Period) && a.now.Unix() < keptUntil(&w.Manifest)
 }

@@ -57,6 +57,26 @@ func newLedger(r *Report, now time.Time) *ledger {
 	return &ledger{Report: r, now: now, chains: map[chainID]*chain{}, signers: map[string]*signer{}, small: map[string]smallFile{}}
 }
 
+// No term of a log is longer than maxTerm, and no window ends after maxTime, the last second
+// of the year 9999: with longer ones sums would overflow and nothing would ever be due.
+const (
+	maxTerm = 366 * 24 * time.Hour
+	maxTime = 253402300799
+)
+
+// term is a period, hold or retention of a manifest.
+func term(seconds int64) time.Duration {
+	return time.Duration(min(seconds, int64(maxTerm/time.Second))) * time.Second
+}
+
+// keptUntil is when the retention of a window ends, in Unix seconds.
+func keptUntil(m *exportlog.Manifest) int64 {
+	return min(m.End, maxTime) + int64(term(m.Retain)/time.Second)
+}
+
+// goneBy is when the files of a window must be gone, whatever the log says: a period later.
+func goneBy(m *exportlog.Manifest) int64 { return keptUntil(m) + int64(term(m.Period)/time.Second) }
+
 // skew is how far clocks may differ before a time counts as in the future.
 const skew = 5 * time.Minute
 
@@ -99,7 +119,10 @@ func (l *ledger) window(i uint64, m exportlog.Manifest) {
 	if last := l.chains[id]; last != nil {
 		l.follows(i, m, last)
 	}
-	if m.End-m.Start > 2*m.Period {
+	if max(m.Period, m.Hold, m.Retain) > int64(maxTerm/time.Second) {
+		l.findEntry(CodeTerms, i, "", "period %d, hold %d and retention %d seconds: no term may be longer than %s", m.Period, m.Hold, m.Retain, maxTerm)
+	}
+	if m.End-m.Start > 2*int64(term(m.Period)/time.Second) {
 		l.findEntry(CodeSilence, i, "", "the %s window from %s to %s is longer than two periods", m.Scheme, at(m.Start), at(m.End))
 	}
 	l.chains[id] = &chain{m, i}
@@ -159,14 +182,14 @@ func (l *ledger) erasure(i uint64, e exportlog.Erasure) {
 			kept = append(kept, w)
 			continue
 		}
-		over := w.End + w.Retain
+		over := keptUntil(&w.Manifest)
 		if e.Time < over {
 			l.findEntry(CodeErasureEarly, i, "", "erases entry %d at %s, before its retention ends at %s", w.entry, at(e.Time), at(over))
 		}
-		if e.Time > over+w.Period {
+		if e.Time > goneBy(&w.Manifest) {
 			l.findEntry(CodeErasureLate, i, "", "erases entry %d at %s, more than a period after its retention ended at %s", w.entry, at(e.Time), at(over))
 		}
-		if over+w.Retain+w.Period > l.now.Unix() {
+		if l.now.Unix() < goneBy(&w.Manifest)+int64(term(w.Retain)/time.Second) {
 			l.gone = append(l.gone, w)
 		}
 	}
@@ -177,13 +200,13 @@ func (l *ledger) erasure(i uint64, e exportlog.Erasure) {
 // end applies the rules that compare the whole log with the time of the audit.
 func (l *ledger) end() {
 	for id, c := range l.chains {
-		if m := c.manifest; l.now.Unix() > m.End+2*m.Period {
-			l.findEntry(CodeSilence, c.entry, "", "no %s window of %s was closed since %s: more than two periods of %s", id.scheme, id.region, at(m.End), time.Duration(m.Period)*time.Second)
+		if m := c.manifest; l.now.Sub(time.Unix(m.End, 0)) > 2*term(m.Period) {
+			l.findEntry(CodeSilence, c.entry, "", "no %s window of %s was closed since %s: more than two periods of %s", id.scheme, id.region, at(m.End), term(m.Period))
 		}
 	}
 	for _, w := range l.live {
-		if over := w.End + w.Retain; l.now.Unix() > over+w.Period {
-			l.findEntry(CodeErasureLate, w.entry, "", "its retention ended at %s and no entry says that its files are gone", at(over))
+		if l.now.Unix() > goneBy(&w.Manifest) {
+			l.findEntry(CodeErasureLate, w.entry, "", "its retention ended at %s and no entry says that its files are gone", at(keptUntil(&w.Manifest)))
 		}
 	}
 	if len(l.chains) == 0 {

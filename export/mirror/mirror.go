@@ -23,9 +23,15 @@ import (
 	"bluekey/export/tree"
 )
 
-// maxFile bounds an export file in bytes, since a web source holds it in memory. The
-// largest archive of export.MaxKeys keys has 9 MB, a key set of ten million 150 MB.
-const maxFile = 256 << 20
+// maxFile bounds an export file in bytes, since a web source holds it in memory. An archive
+// of export.MaxKeys keys has 9 MB, a key set of four million 58 MB.
+const maxFile = 64 << 20
+
+// maxSmall bounds a small file in bytes.
+const maxSmall = 16 << 20
+
+// slack is how many bytes too many are still told apart from a file without end.
+const slack = 64 << 10
 
 // flaw is a check that failed. Every other error means that a check could not be made.
 type flaw struct {

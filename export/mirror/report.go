@@ -62,6 +62,7 @@ var unseen = []string{
 	"keys that were accepted and never published",
 	"which keys are padding",
 	"copies outside the tree: caches, backups, other mirrors, phones",
+	"files erased longer ago than a retention that are back on a web server: nothing lists them",
 	"whether the erased keys are also gone from the server's own disk",
 	"a log shown only to others: compare checkpoints with other auditors, or pin a policy with witnesses",
 }

@@ -56,7 +56,7 @@ func newSite(t testing.TB) *site { return newSiteOf(t, origin) }
 
 func newSiteOf(t testing.TB, origin string) *site {
 	t.Helper()
-	keys, err := signing.NewLogKeys(origin, [32]byte{1}, [32]byte{2})
+	keys, err := signing.NewLogKeys(origin, sha([]byte("ed"+origin)), sha([]byte("mldsa"+origin)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -373,4 +373,72 @@ func strangersPolicy(t testing.TB) *exportlog.Policy {
 	s := newSite(t)
 	s.setPolicy(exportlog.PolicyTerms{Log: keys.VKeys()})
 	return s.pinned()
+}
+
+// forked is a history that tells another story from window at on, signed by the same keys.
+func forked(t testing.TB, n, at int) *site {
+	t.Helper()
+	s := newSite(t)
+	s.signer("v1", start0)
+	s.publish(start0)
+	now := start0
+	for i := range n {
+		now += period
+		for _, scheme := range diagnosis.Schemes {
+			var keys []diagnosis.Key
+			if now/period%3 > 0 {
+				keys = s.draw(scheme, 20, now)
+			}
+			if i == at {
+				keys = nil
+			}
+			s.window(window{scheme: scheme, start: now - period, end: now, keys: keys})
+		}
+		for _, scheme := range diagnosis.Schemes {
+			if now-retain > start0 {
+				s.erase(now, scheme, now-retain)
+			}
+		}
+		s.publish(now)
+	}
+	return s
+}
+
+// partial is the newest tile of this level.
+func (s *site) partial(prefix string) (found string) {
+	s.t.Helper()
+	tiles, err := exportlog.TileList(0, s.log.Size())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, t := range tiles {
+		if strings.HasPrefix(t.Path(), prefix) {
+			found = t.Path()
+		}
+	}
+	return found
+}
+
+// indexWithout is the index without one of its windows.
+func (s *site) indexWithout(t testing.TB, i int) []byte {
+	t.Helper()
+	x := exportlog.Index{Origin: s.origin, Region: "VN-HP", Size: s.log.Size(), Exports: slices.Delete(slices.Clone(s.exports), i, i+1)}
+	text, err := x.Format()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// failing cannot read one path.
+type failing struct {
+	memory
+	path string
+}
+
+func (f failing) Open(ctx context.Context, path string, limit int64) (tree.Blob, error) {
+	if path == f.path {
+		return nil, fmt.Errorf("reading %s: the server answered 500", path)
+	}
+	return f.memory.Open(ctx, path, limit)
 }

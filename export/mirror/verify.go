@@ -144,13 +144,13 @@ func (v *verifier) key(ctx context.Context, h *home) signerKey {
 			return pub, nil
 		}
 		path := "gaen/keys/" + signer + ".pem"
-		text, err := read(ctx, h.source, path, maxPEM, CodeSigner)
+		text, err := read(ctx, h.source, path, maxPEM, CodeSignerKey)
 		if err != nil {
 			return nil, err
 		}
 		pub, err := signing.ParsePublicPEM(text)
 		if err != nil {
-			return nil, flawf(CodeSigner, "%s: %w", path, err)
+			return nil, flawf(CodeSignerKey, "%s: %w", path, err)
 		}
 		h.keys[signer] = pub
 		return pub, nil
@@ -252,7 +252,7 @@ func (v *verifier) window(ctx context.Context, h *home, e exportlog.IndexEntry) 
 	}
 	if good {
 		if err := total.compare(); err != nil {
-			lines[len(lines)-1].Problem = err.Error()
+			lines[slices.IndexFunc(list, isKeySet)].Problem = err.Error()
 		}
 	}
 	for _, l := range lines {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"bluekey/export/exportlog"
+	"bluekey/keystore/diagnosis"
 	"bluekey/signing"
 )
 
@@ -119,6 +121,60 @@ func TestVerifyTree(t *testing.T) {
 
 	ok, lines = verify(t, VerifyOptions{PublicKey: newSite(t).signer("v9", 0).Public()}, dir)
 	want(t, ok, false, lines, "export.sig is not by 452-v1")
+}
+
+// What the publisher itself got wrong, in files that are exactly those it logged.
+func TestVerifyFindsAPublishersLie(t *testing.T) {
+	gaen := diagnosis.GAEN
+	for name, row := range map[string]struct {
+		w     func(s *site) window
+		words string
+	}{
+		"other keys in the key set": {func(s *site) window {
+			return window{scheme: gaen, start: start0, end: start0 + period, keys: s.draw(gaen, 5, start0), other: s.draw(gaen, 5, start0)}
+		}, ".keys: archive and key set hold different keys"},
+		"fewer keys than announced": {func(s *site) window {
+			return window{scheme: diagnosis.Bluezone, start: start0, end: start0 + period, keys: s.draw(diagnosis.Bluezone, 5, start0), change: func(m *exportlog.Manifest) { m.Keys, m.Files[0].Keys = 7, 7 }}
+		}, "5 keys, the manifest says 7"},
+		"an archive by another signer than named": {func(s *site) window {
+			return window{scheme: gaen, start: start0, end: start0 + period, keys: s.draw(gaen, 5, start0), change: func(m *exportlog.Manifest) { m.Signers[0] = "452-v2" }}
+		}, "signature 1 is announced as by 452-v1, the manifest says 452-v2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.signer("v1", start0)
+			s.window(row.w(s))
+			s.publish(start0 + period)
+			ok, lines := verify(t, VerifyOptions{Policy: s.pinned()}, s.copy().folder(t))
+			want(t, ok, false, lines, row.words)
+		})
+	}
+}
+
+// An ID set is known by its digest only, and the line says so.
+func TestVerifyIDSet(t *testing.T) {
+	s := newSite(t)
+	s.window(window{scheme: diagnosis.Bluezone, start: start0, end: start0 + period, keys: s.draw(diagnosis.Bluezone, 5, start0), files: func(m *exportlog.Manifest, s *site) {
+		ids := []byte("whatever an ID set holds")
+		f := exportlog.NewFile(m.Start, m.End, exportlog.IDSet, int64(len(ids)), sha(ids), 5)
+		m.Files = append(m.Files, f)
+		s.files[f.Path] = ids
+	}})
+	s.publish(start0 + period)
+	name := filepath.Join(s.copy().folder(t), s.path(".ids"))
+	ok, lines := verify(t, VerifyOptions{Policy: s.pinned()}, name, filepath.Dir(filepath.Dir(name)))
+	want(t, ok, true, lines, "digest; the IDs in it were not opened")
+	found(t, auditAt(t, s.copy(), s.pinned(), nil, start0+period), "")
+	ok, lines = verify(t, VerifyOptions{}, filepath.Join(memory{map[string][]byte{"a.ids": s.files[s.path(".ids")]}}.folder(t), "a.ids"))
+	want(t, ok, false, lines, "nothing in an ID set says where it is from")
+}
+
+func TestVerifyCannotFinish(t *testing.T) {
+	for _, target := range []string{t.TempDir(), "/no/such/file.zip", "http://127.0.0.1:1/x.zip", "http://127.0.0.1:1/"} {
+		if _, err := Verify(context.Background(), []string{target}, VerifyOptions{}, func(Line) {}); err == nil {
+			t.Errorf("%s: a verdict", target)
+		}
+	}
 }
 
 // A file that left its tree, with and without what it needs.

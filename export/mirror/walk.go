@@ -122,7 +122,8 @@ func (w *walker) report(err error) error {
 	return err
 }
 
-// take appends the entries of a chunk and compares the tiles that they complete.
+// take appends the entries of a chunk. Those that are not the log's are not judged, nor is
+// what comes after them: the ledger would see gaps that are not there.
 func (w *walker) take(ctx context.Context, i uint64, c chunk) error {
 	if c.entries == nil {
 		if err := w.report(c.err); err != nil {
@@ -134,18 +135,27 @@ func (w *walker) take(ctx context.Context, i uint64, c chunk) error {
 		return err
 	}
 	old := w.log.Size()
-	for j, text := range c.entries {
+	for _, text := range c.entries {
 		w.log.Append(text)
-		n := old + uint64(j)
-		if c.errs[j] != nil {
-			w.findEntry(CodeEntry, n, "", "%v", c.errs[j])
-		} else {
-			w.ledger.add(n, c.parsed[j])
-		}
 		if w.log.Size() == w.seenSize {
 			w.seenRoot = w.log.Root()
 		}
 	}
+	if err := w.compareTiles(ctx, i, old, c); err != nil || w.broken {
+		return err
+	}
+	for j, e := range c.parsed {
+		if n := old + uint64(j); c.errs[j] != nil {
+			w.findEntry(CodeEntry, n, "", "%v", c.errs[j])
+		} else {
+			w.ledger.add(n, e)
+		}
+	}
+	return nil
+}
+
+// compareTiles compares the tiles that the entries of a chunk complete with those served.
+func (w *walker) compareTiles(ctx context.Context, i, old uint64, c chunk) error {
 	entry := func(n uint64) ([]byte, error) { return c.entries[n-old], nil }
 	for f, err := range exportlog.Tiles(old, w.log.Size(), &w.log, entry) {
 		if err != nil {

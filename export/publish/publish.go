@@ -47,6 +47,9 @@ type Config struct {
 	Retention time.Duration // how long files and keys stay after their window's end
 	MinKeys   int           // fewer due keys of a scheme than this are held back
 	Exact     bool          // whether the store takes exact metadata: named in manifests
+	// Profiles says which kinds of file a window of a scheme gets. A scheme that is not in
+	// it gets DefaultProfiles.
+	Profiles map[diagnosis.Scheme][]exportlog.FileKind
 	// Split is the largest number of keys in one archive; 0 means export.MaxArchiveKeys.
 	Split int
 
@@ -56,6 +59,12 @@ type Config struct {
 	Random io.Reader        // where padding comes from; nil means crypto/rand
 	Now    func() time.Time // nil means time.Now
 	Log    *slog.Logger     // nil means slog.Default
+}
+
+// DefaultProfiles are the files of a window: what GAEN phones need, and the compact form.
+var DefaultProfiles = map[diagnosis.Scheme][]exportlog.FileKind{
+	diagnosis.GAEN:     {exportlog.Archive, exportlog.KeySet},
+	diagnosis.Bluezone: {exportlog.KeySet},
 }
 
 // Publisher is the one writer of a store's windows and of its public tree.
@@ -72,7 +81,7 @@ type Publisher struct {
 // Status says how publishing goes.
 type Status struct {
 	LastWindow time.Time     // end of the newest window that was published
-	LastDelay  time.Duration // from that end until its files were in the tree
+	LastDelay  time.Duration // how long the oldest key of the last export had been due
 	LogSize    uint64        // entries of the log
 	Err        error         // why the last round failed, nil if it did not
 }
@@ -112,6 +121,8 @@ func (c *Config) Check() error {
 		return fmt.Errorf("retention %v: want whole seconds, at least one period", c.Retention)
 	case c.MinKeys < 1:
 		return fmt.Errorf("min_keys %d: want at least 1", c.MinKeys)
+	case len(c.Signers) > signing.MaxSigners:
+		return fmt.Errorf("%d signers: an archive takes at most %d", len(c.Signers), signing.MaxSigners)
 	}
 	return nil
 }
@@ -284,7 +295,12 @@ func (p *Publisher) Round(ctx context.Context) error {
 		return err
 	}
 	p.mu.Lock()
-	p.status.LastWindow, p.status.LastDelay, p.status.LogSize = end, p.Now().Sub(end), p.store.LogSize()
+	p.status.LastWindow, p.status.LogSize = end, p.store.LogSize()
+	for _, w := range r.windows {
+		if w.keys > 0 {
+			p.status.LastDelay = p.Now().Sub(w.oldest)
+		}
+	}
 	p.mu.Unlock()
 	return nil
 }
@@ -300,7 +316,8 @@ type round struct {
 // window is one closed window and what became of it.
 type window struct {
 	keystore.Window
-	keys int // to publish; 0 if the window is empty or held back
+	keys   int       // to publish; 0 if the window is empty or held back
+	oldest time.Time // the oldest bucket of those keys: due then at the earliest
 }
 
 // closeWindow decides whether the due keys of a scheme are published now, and pads a crowd
@@ -315,7 +332,7 @@ func (p *Publisher) closeWindow(ctx context.Context, scheme diagnosis.Scheme, en
 	if due.Count == 0 || due.Count < p.MinKeys && !waitedLongEnough {
 		return w, nil
 	}
-	w.keys = due.Count
+	w.keys, w.oldest = due.Count, due.Oldest
 	if missing := p.MinKeys - due.Count; missing > 0 {
 		made := madeUpCases(scheme, missing, end, p.Random)
 		if err := p.store.AddPadding(ctx, made); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 
 	"bluekey/export"
 	"bluekey/export/exportlog"
@@ -36,13 +37,19 @@ func (p *Publisher) render(ctx context.Context, r *round, w *window) error {
 	}
 	w.Entry = p.store.LogSize() + uint64(len(r.entries))
 	if w.keys > 0 {
-		if w.Scheme == diagnosis.GAEN {
+		profile, ok := p.Profiles[w.Scheme]
+		if !ok {
+			profile = DefaultProfiles[w.Scheme]
+		}
+		if slices.Contains(profile, exportlog.Archive) {
 			if err := p.renderArchives(ctx, r, w, &m); err != nil {
 				return err
 			}
 		}
-		if err := p.renderKeySet(ctx, r, w, &m); err != nil {
-			return err
+		if slices.Contains(profile, exportlog.KeySet) {
+			if err := p.renderKeySet(ctx, r, w, &m); err != nil {
+				return err
+			}
 		}
 	}
 	entry, err := m.Format()

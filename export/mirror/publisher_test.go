@@ -1,0 +1,130 @@
+package mirror
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"bluekey/export/exportlog"
+	"bluekey/export/publish"
+	"bluekey/export/tree"
+	"bluekey/keystore"
+	"bluekey/keystore/desk"
+	"bluekey/keystore/diagnosis"
+	"bluekey/signing"
+)
+
+// What the real publisher publishes, from the first entry to long after the first erasure,
+// is clean at every instant, and so is the mirror that follows it.
+func TestRealPublisherIsClean(t *testing.T) {
+	ctx := context.Background()
+	now := time.Date(2026, 11, 23, 13, 30, 0, 0, time.UTC) // in the middle of a period
+	clock := func() time.Time { return now }
+	disk := vfs.NewMem()
+	seed := signing.SeedOf([32]byte{7})
+	keys, err := signing.NewLogKeys(origin, seed.Derive32("ed"), seed.Derive32("mldsa"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := signing.NewExportSigner(seed, "452", "v1", time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const terms = 4 * time.Hour
+	store, err := keystore.Open(keystore.Options{
+		Dir: "/data", FS: disk, CodeKey: [32]byte{1}, DedupeKey: [32]byte{2}, Period: terms, Hold: terms, CacheSize: 8 << 20, CodeCap: 1 << 20,
+		Now: clock, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	public := memDisk{disk}
+	folder, err := tree.NewFolder(public, "/data/public")
+	if err != nil {
+		t.Fatal(err)
+	}
+	staging, err := tree.NewStaging(public, "/data/staging")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := publish.New(publish.Config{
+		Origin: origin, Region: "VN-HP", Period: terms, Hold: terms, Retention: 24 * time.Hour, MinKeys: 20, Split: 30,
+		Signers: []*signing.ExportSigner{signer}, LogKeys: keys, Now: clock, Log: slog.New(slog.DiscardHandler),
+	}, store, folder, staging)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Recover(ctx); err != nil {
+		t.Fatal(err)
+	}
+	text, _, err := exportlog.FormatPolicies(exportlog.PolicyTerms{Log: keys.VKeys()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy, err := exportlog.ParsePolicy(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	random := rand.New(rand.NewPCG(1, 2))
+	upload := func(scheme diagnosis.Scheme, days int) {
+		var list []diagnosis.Key
+		today := diagnosis.Interval(now.Add(-2*time.Hour).Unix()/86400) * scheme.PerDay()
+		for d := range days {
+			secret := make([]byte, scheme.SecretLen())
+			for i := range secret {
+				secret[i] = byte(random.Uint32())
+			}
+			k, err := diagnosis.New(scheme, secret, today-diagnosis.Interval(d+1)*scheme.PerDay(), int(scheme.PerDay()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, k)
+		}
+		codes, err := store.Desk().Issue(ctx, desk.Request{Officer: "o", Report: diagnosis.ConfirmedTest, OnsetDay: uint32(now.Unix()/86400) - 3, Count: 1, Long: true})
+		if err == nil {
+			_, err = store.Upload(ctx, keystore.Upload{Code: codes[0], Keys: list})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	source, state, copied := diskSource{public, "/data/public"}, new(State), Place{Disk: public, Root: "/mirror", Temp: t.TempDir()}
+	check := func() {
+		t.Helper()
+		r := auditAt(t, source, policy, state, now.Unix())
+		found(t, r, "")
+		c, err := Mirror(ctx, source, copied, options(policy, now.Unix()))
+		if err != nil || !c.Moved {
+			t.Fatal(err, findings(c.Report))
+		}
+		found(t, auditAt(t, diskSource{public, "/mirror"}, policy, nil, now.Unix()), "")
+	}
+	check()
+	opened := 0
+	for round := range 20 {
+		for range round % 4 * 2 { // none, a thin crowd that is held and padded, enough
+			upload(diagnosis.GAEN, 14)
+			upload(diagnosis.Bluezone, 1+round%14)
+		}
+		now = p.NextEnd().Add(time.Second)
+		if err := p.Round(ctx); err != nil {
+			t.Fatal(err)
+		}
+		check()
+		r := auditAt(t, source, policy, nil, now.Unix())
+		opened = max(opened, r.Files)
+	}
+	if opened < 10 {
+		t.Errorf("at most %d files at a time: nothing was tested", opened)
+	}
+}

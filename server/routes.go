@@ -1,0 +1,123 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime"
+	"strings"
+
+	"bluekey/export/exportlog"
+	"bluekey/server/api/bluekey/v1/bluekeyv1connect"
+)
+
+// public is the handler of the public listener.
+func (s *Server) public() http.Handler { return s.counted(http.HandlerFunc(s.route)) }
+
+func (s *Server) route(w http.ResponseWriter, r *http.Request) {
+	service, _, ok := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	if h := s.calls[service]; ok && h != nil {
+		if r.Method == http.MethodGet && service == bluekeyv1connect.ExportServiceName {
+			// As long as the index, from which these calls answer.
+			index, _ := exportlog.Lookup(exportlog.IndexPath)
+			w.(*answer).cache = index.CacheControl
+		}
+		h.ServeHTTP(w, r)
+		return
+	}
+	s.files.ServeHTTP(w, r)
+}
+
+// admin is the handler of the unix socket.
+func (s *Server) admin() http.Handler {
+	mux := http.NewServeMux()
+	prefix, h := bluekeyv1connect.NewCodeServiceHandler(codeService{s.cfg.Store.Desk()}, s.options())
+	mux.Handle(prefix, newGate(h, make(chan struct{}, s.cfg.MaxInFlight)))
+	return s.counted(mux)
+}
+
+// counted measures requests and survives handlers that panic.
+func (s *Server) counted(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w := newAnswer(rw, s.cfg.WriteTimeout)
+		route := s.routeName(r)
+		inFlight := s.meters.inFlight.WithLabelValues(route)
+		inFlight.Inc()
+		defer func() {
+			inFlight.Dec()
+			p := recover()
+			if p != nil && p != http.ErrAbortHandler {
+				s.faults.log(route, describe(p))
+				w.settle(http.StatusInternalServerError)
+			}
+			s.meters.requests.WithLabelValues(route, statusName(route, w)).Inc()
+			if p != nil {
+				// Ends the connection: what was written may be half an answer.
+				panic(http.ErrAbortHandler)
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// describe tells where a handler panicked. A stack as the runtime prints it shows the
+// arguments of functions, and a value may hold anything: neither belongs in a log.
+func describe(p any) error {
+	what := fmt.Sprintf("%T", p)
+	if e, ok := p.(runtime.Error); ok {
+		what = e.Error()
+	}
+	var callers [32]uintptr
+	frames := runtime.CallersFrames(callers[:runtime.Callers(3, callers[:])])
+	for {
+		f, more := frames.Next()
+		what += fmt.Sprintf(" < %s:%d", f.Function, f.Line)
+		if !more {
+			return errors.New("panic: " + what)
+		}
+	}
+}
+
+// routeName names the route of a request from a closed list, so that no client makes up
+// labels.
+func (s *Server) routeName(r *http.Request) string {
+	path := strings.TrimPrefix(r.URL.Path, "/")
+	switch path {
+	case "":
+		return "/"
+	case strings.TrimPrefix(bluekeyv1connect.PhoneServiceUploadProcedure, "/"):
+		return phoneRoute
+	}
+	service, _, _ := strings.Cut(path, "/")
+	if _, ok := s.calls[service]; ok || service == bluekeyv1connect.CodeServiceName {
+		return service
+	}
+	if row, ok := exportlog.Lookup(path); ok {
+		return classNames[row.Class]
+	}
+	return "other"
+}
+
+// phoneRoute is the route of whatever a phone sends.
+const phoneRoute = "phone"
+
+var classNames = map[exportlog.Class]string{
+	exportlog.ClassExport:     "export",
+	exportlog.ClassSmall:      "small",
+	exportlog.ClassSigner:     "signer",
+	exportlog.ClassPolicy:     "policy",
+	exportlog.ClassTile:       "tile",
+	exportlog.ClassCheckpoint: "checkpoint",
+	exportlog.ClassProof:      "proof",
+	exportlog.ClassIndex:      "index",
+}
+
+func statusName(route string, w *answer) string {
+	switch {
+	case w.shed:
+		return "shed"
+	case route == phoneRoute:
+		return "answered"
+	}
+	return fmt.Sprint(max(w.status, http.StatusOK))
+}
