@@ -283,6 +283,8 @@ var mayImport = map[string][]string{
 	"export/mirror":      {"keystore/diagnosis", "export", "export/exportlog", "export/tree", "export/match/idset", "signing"},
 
 	"server":                                 {"keystore", "keystore/diagnosis", "keystore/desk", "export/exportlog", "export/tree", "server/api/bluekey/v1", "server/api/bluekey/v1/bluekeyv1connect"},
+	"server/console":                         {"keystore/desk", "keystore/diagnosis"},
+	"server/witness":                         {"export/exportlog", "signing"},
 	"server/api":                             {},
 	"server/api/bluekey/v1":                  {},
 	"server/api/bluekey/v1/bluekeyv1connect": {"server/api/bluekey/v1"},

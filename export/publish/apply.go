@@ -185,7 +185,7 @@ func (p *Publisher) putIndexes(size uint64) error {
 // putFixed writes the files that follow from the configuration: what to pin, and the keys
 // that verify export.sig.
 func (p *Publisher) putFixed() error {
-	full, ed25519, err := exportlog.FormatPolicies(exportlog.PolicyTerms{Log: p.LogKeys.VKeys()})
+	full, ed25519, err := exportlog.FormatPolicies(p.terms())
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -36,8 +37,8 @@ import (
 	"bluekey/signing"
 )
 
-// Config says what is published, when and by whom. Every field but Random, Now and Log is
-// required.
+// Config says what is published, when and by whom. Random, Now, Log, witnesses and URL may
+// be left out.
 type Config struct {
 	Origin string // name of the log, its checkpoints and its keys
 	Region string // as GAEN names it, "VN-HP"
@@ -56,6 +57,14 @@ type Config struct {
 	Signers []*signing.ExportSigner // of export.sig; those in force at a window's end sign it
 	LogKeys signing.LogKeys         // of the checkpoints
 
+	// Witnesses are asked to cosign every checkpoint; PolicyWitnesses are the same and
+	// perhaps more, as /policy names them, and Quorum says how many of those must have
+	// cosigned for a reader to be content.
+	Witnesses       []Witness
+	PolicyWitnesses []exportlog.PolicyWitness
+	Quorum          int
+	URL             string // of the public tree, for /policy; may be empty
+
 	Random io.Reader        // where padding comes from; nil means crypto/rand
 	Now    func() time.Time // nil means time.Now
 	Log    *slog.Logger     // nil means slog.Default
@@ -73,6 +82,7 @@ type Publisher struct {
 	store   *keystore.Store
 	folder  *tree.Folder
 	staging *tree.Staging
+	policy  *exportlog.Policy // of the log itself, as published
 
 	mu     sync.Mutex
 	status Status
@@ -80,10 +90,11 @@ type Publisher struct {
 
 // Status says how publishing goes.
 type Status struct {
-	LastWindow time.Time     // end of the newest window that was published
-	LastDelay  time.Duration // how long the oldest key of the last export had been due
-	LogSize    uint64        // entries of the log
-	Err        error         // why the last round failed, nil if it did not
+	LastWindow time.Time            // end of the newest window that was published
+	LastDelay  time.Duration        // how long the oldest key of the last export had been due
+	LogSize    uint64               // entries of the log
+	Witnessed  map[string]time.Time // when each witness last cosigned
+	Err        error                // why the last round failed, nil if it did not
 }
 
 // ErrFork means that the public tree and the store tell different stories. Nothing may be
@@ -107,7 +118,17 @@ func New(cfg Config, store *keystore.Store, folder *tree.Folder, staging *tree.S
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	return &Publisher{Config: cfg, store: store, folder: folder, staging: staging}, nil
+	text, _, err := exportlog.FormatPolicies(cfg.terms())
+	if err != nil {
+		return nil, err
+	}
+	policy, err := exportlog.ParsePolicy(text)
+	if err != nil {
+		return nil, err
+	}
+	p := &Publisher{Config: cfg, store: store, folder: folder, staging: staging, policy: policy}
+	p.status.Witnessed = map[string]time.Time{}
+	return p, nil
 }
 
 // Check finds settings that cannot work together.
@@ -131,7 +152,7 @@ func (c *Config) Check() error {
 // sweeps the staging folder, compares the tree with the store, and gives a new log its
 // first entries. It must succeed before Run or Round is called.
 func (p *Publisher) Recover(ctx context.Context) error {
-	if err := p.compare(); err != nil {
+	if err := p.compare(ctx); err != nil {
 		return err
 	}
 	if err := p.finish(ctx); err != nil {
@@ -165,47 +186,30 @@ func (p *Publisher) finish(ctx context.Context) error {
 	return nil
 }
 
-// compare refuses a tree that is ahead of the store or has another root at the same size:
-// an old data folder was put back, or two are at work on one tree.
-func (p *Publisher) compare() error {
+// compare holds the store against its tree and against what the witnesses have seen. A tree
+// that is ahead teaches a restored store what it lost; one that contradicts it stops
+// everything.
+func (p *Publisher) compare(ctx context.Context) error {
 	published, err := p.folder.Get(exportlog.CheckpointPath, exportlog.MaxCheckpoint)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
 		return fmt.Errorf("reading the tree's checkpoint: %w", err)
+	default:
+		theirs, err := p.policy.Open(published)
+		if err != nil {
+			return fmt.Errorf("%w: the tree's checkpoint: %w", ErrFork, err)
+		}
+		if theirs.Size > p.store.LogSize() {
+			if err := p.catchUp(ctx, theirs); err != nil {
+				return fmt.Errorf("catching up with the tree: %w", err)
+			}
+		}
+		if err := p.compareWith("the tree", theirs.Checkpoint); err != nil {
+			return err
+		}
 	}
-	theirs, err := p.open(published)
-	if err != nil {
-		return fmt.Errorf("%w: the tree's checkpoint: %w", ErrFork, err)
-	}
-	if size := p.store.LogSize(); theirs.Size > size {
-		return fmt.Errorf("%w: the tree holds %d log entries, the store %d: an old data folder was put back; restore the newest one", ErrFork, theirs.Size, size)
-	}
-	if theirs.Size == 0 {
-		return nil
-	}
-	root, err := exportlog.Root(theirs.Size, p.store)
-	if err != nil {
-		return fmt.Errorf("comparing the tree with the store: %w", err)
-	}
-	if root != theirs.Root {
-		return fmt.Errorf("%w: at %d entries the tree's root is %x, the store's %x: find out who else publishes as %s", ErrFork, theirs.Size, theirs.Root, root, p.Origin)
-	}
-	return nil
-}
-
-// open checks both signatures of a checkpoint of this log.
-func (p *Publisher) open(signed []byte) (exportlog.Checkpoint, error) {
-	text, _, err := exportlog.FormatPolicies(exportlog.PolicyTerms{Log: p.LogKeys.VKeys()})
-	if err != nil {
-		return exportlog.Checkpoint{}, err
-	}
-	policy, err := exportlog.ParsePolicy(text)
-	if err != nil {
-		return exportlog.Checkpoint{}, err
-	}
-	opened, err := policy.Open(signed)
-	return opened.Checkpoint, err
+	return p.compareOutside(ctx)
 }
 
 // Run publishes at the end of every period until ctx is done. A round that fails is tried
@@ -213,8 +217,14 @@ func (p *Publisher) open(signed []byte) (exportlog.Checkpoint, error) {
 // wrong.
 func (p *Publisher) Run(ctx context.Context) error {
 	const retry = 5 * time.Second
+	first := true // a checkpoint of the last process may lack cosignatures
 	for {
+		before := p.store.LogSize()
 		err := p.Round(ctx)
+		if err == nil && (p.store.LogSize() > before || first) {
+			err = p.cosign(ctx)
+		}
+		first = false
 		p.mu.Lock()
 		p.status.Err = err
 		p.mu.Unlock()
@@ -243,7 +253,9 @@ func (p *Publisher) NextEnd() time.Time { return floor(p.Now(), p.Period).Add(p.
 func (p *Publisher) Status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.status
+	s := p.status
+	s.Witnessed = maps.Clone(s.Witnessed)
+	return s
 }
 
 // floor is the last multiple of period since the epoch that is not after t.
