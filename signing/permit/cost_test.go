@@ -1,6 +1,7 @@
 package permit
 
 import (
+	"math"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -84,11 +85,9 @@ func TestCoverCostsTheSame(t *testing.T) {
 	for op, kinds := range equalCost(t) {
 		want := testing.AllocsPerRun(20, kinds["real"])
 		for kind, work := range kinds {
-			got := testing.AllocsPerRun(20, work)
-			if kind == "bad signature" {
-				got-- // crypto/ed25519 makes an error of it and drops it
-			}
-			if got != want {
+			// crypto/ed25519 makes an error where it fails, and pools may be emptied: one more
+			// or less. A check left out is 6 (Ed25519) or 44 (the permit).
+			if got := testing.AllocsPerRun(20, work); math.Abs(got-want) > 2 {
 				t.Errorf("%s %s: %v allocations, a real one %v", kind, op, got, want)
 			}
 		}
