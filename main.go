@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,6 +41,7 @@ import (
 	"bluekey/server/api/bluekey/v1/bluekeyv1connect"
 	"bluekey/server/drill"
 	"bluekey/server/phone"
+	"bluekey/server/witness"
 	"bluekey/signing"
 )
 
@@ -62,6 +64,10 @@ type commands struct {
 	Upload   uploadCmd   `cmd:"" help:"Hand in the keys of a confirmed case."`
 	Verify   verifyCmd   `cmd:"" help:"Check export files or whole trees."`
 	Match    matchCmd    `cmd:"" help:"Look for what a phone heard in published exports."`
+	Audit    auditCmd    `cmd:"" help:"Check everything a log has ever said against everything its tree serves."`
+	Mirror   mirrorCmd   `cmd:"" help:"Audit logs and keep copies that can be served."`
+	Witness  witnessCmd  `cmd:"" help:"Cosign the checkpoints of other logs."`
+	Keys     keysCmd     `cmd:"" help:"Print what to pin: the keys of a log, its policy, and the policy's digest."`
 	Drill    drillCmd    `cmd:"" help:"Rehearse the whole service with simulated phones."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
@@ -117,6 +123,9 @@ type serveCmd struct {
 	KeyID     string         `default:"452" placeholder:"MCC" help:"Key id in export.sig: the mobile country code (${default})."`
 	KeyVer    string         `name:"key-version" default:"v1" placeholder:"V" help:"Key version in export.sig (${default})."`
 	Signer    []string       `placeholder:"ID-VERSION@TIME" help:"A further signer of export.sig from a time on (RFC 3339). Up to nine."`
+	Witnesses string         `placeholder:"FILE" help:"Witnesses to ask for cosignatures, as 'bluekey witness' prints them: lines witness NAME VKEY URL."`
+	Quorum    int            `default:"0" placeholder:"N" help:"How many of them a reader should demand (${default})."`
+	Outside   string         `placeholder:"TREE" help:"A mirror of this tree outside the VM: a restored data folder catches up with it instead of forking the log."`
 	CodeCap   int            `default:"1000" placeholder:"N" help:"Codes that one officer may issue a day (${default})."`
 	Rehearsal bool           `help:"Make a data folder for trying things: short periods, no crowd, loopback only, marked so for ever."`
 }
@@ -253,14 +262,22 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	a.publisher, err = publish.New(publish.Config{
+	conf := publish.Config{
 		Origin: origin, Region: region,
 		Period: *c.Period, Hold: *c.Hold, Retention: *c.Retention,
 		MinKeys: *c.MinKeys, Exact: c.Metadata == "exact",
 		Signers: signers, LogKeys: logKeys, Log: log,
-	}, a.store, folder, staging)
-	if err != nil {
+	}
+	if err := c.witnesses(&conf); err != nil {
 		return err
+	}
+	if a.publisher, err = publish.New(conf, a.store, folder, staging); err != nil {
+		return err
+	}
+	if c.Outside != "" {
+		if err := c.fetchOutside(ctx, public, logKeys, log); err != nil {
+			return err
+		}
 	}
 	if err := a.publisher.Recover(ctx); err != nil {
 		return err
@@ -352,6 +369,60 @@ func (c *serveCmd) signers(seed signing.Seed) ([]*signing.ExportSigner, error) {
 		signers = append(signers, s)
 	}
 	return signers, nil
+}
+
+// witnesses reads the list of witnesses into the publisher's configuration.
+func (c *serveCmd) witnesses(conf *publish.Config) error {
+	if c.Witnesses == "" {
+		return nil
+	}
+	text, err := os.ReadFile(c.Witnesses)
+	if err != nil {
+		return err
+	}
+	if conf.PolicyWitnesses, err = witness.ParseWitnesses(text); err != nil {
+		return fmt.Errorf("%s: %w", c.Witnesses, err)
+	}
+	for _, w := range conf.PolicyWitnesses {
+		client, err := witness.NewClient(w)
+		if err != nil {
+			return fmt.Errorf("%s: witness %s: %w", c.Witnesses, w.Name, err)
+		}
+		conf.Witnesses = append(conf.Witnesses, client)
+	}
+	conf.Quorum = c.Quorum
+	return nil
+}
+
+// fetchOutside brings the own tree to where its copy outside is, if that is ahead, so that
+// the store can catch up with it.
+func (c *serveCmd) fetchOutside(ctx context.Context, public string, keys signing.LogKeys, log *slog.Logger) error {
+	source, err := tree.NewSource(c.Outside)
+	if err != nil {
+		return err
+	}
+	text, _, err := exportlog.FormatPolicies(exportlog.PolicyTerms{Log: keys.VKeys()})
+	if err != nil {
+		return err
+	}
+	policy, err := exportlog.ParsePolicy(text)
+	if err != nil {
+		return err
+	}
+	ahead, err := mirror.Ahead(ctx, source, tree.FolderSource(public), policy)
+	if err != nil {
+		// A province must not go silent because its mirror is down.
+		log.Warn("the place outside cannot be compared with", "outside", c.Outside, "error", err)
+		return nil
+	}
+	if !ahead {
+		return nil
+	}
+	copied, err := mirror.Mirror(ctx, source, mirror.Place{Disk: tree.Disk{}, Root: public}, mirror.AuditOptions{Policy: policy})
+	if err == nil && !copied.Moved {
+		err = fmt.Errorf("%s has a newer log, but it does not pass the audit:\n%s", c.Outside, copied)
+	}
+	return err
 }
 
 const adminSocket = "admin.sock"
@@ -659,6 +730,230 @@ func (c *matchCmd) Run(ctx context.Context) error {
 	}
 	defer f.Close()
 	return phone.MatchReport(ctx, f, c.Targets, phone.MatchOptions{Tier: c.MatchTier}, os.Stdout)
+}
+
+type auditCmd struct {
+	Policy  string   `required:"" placeholder:"FILE" help:"Pinned policy of the log, got from elsewhere than the tree."`
+	State   string   `placeholder:"FILE" help:"Remembers the checkpoints seen; a log that later shows another past is caught."`
+	JSON    bool     `help:"Print the reports as JSON, one a line."`
+	Targets []string `arg:"" name:"tree" help:"Trees: URL, or folder."`
+}
+
+func (c *auditCmd) Run(ctx context.Context) error {
+	policy, err := readPolicy(c.Policy)
+	if err != nil {
+		return err
+	}
+	o := mirror.AuditOptions{Policy: policy, Progress: progressBar()}
+	if c.State != "" {
+		if o.State, err = mirror.LoadState(c.State); err != nil {
+			return err
+		}
+	}
+	clean := true
+	for _, target := range c.Targets {
+		source, err := tree.NewSource(target)
+		if err != nil {
+			return err
+		}
+		report, err := mirror.Audit(ctx, source, o)
+		if report != nil {
+			clean = clean && report.Clean
+			if printErr := c.print(report); printErr != nil {
+				return printErr
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("auditing %s: %w", target, err)
+		}
+	}
+	if c.State != "" {
+		if err := o.State.Save(c.State); err != nil {
+			return err
+		}
+	}
+	if !clean {
+		return errCheck
+	}
+	return nil
+}
+
+func (c *auditCmd) print(r *mirror.Report) error {
+	if c.JSON {
+		return json.NewEncoder(os.Stdout).Encode(r)
+	}
+	_, err := fmt.Print(r)
+	return err
+}
+
+func readPolicy(path string) (*exportlog.Policy, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	policy, err := exportlog.ParsePolicy(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return policy, nil
+}
+
+// progressBar draws on standard error if that is a terminal.
+func progressBar() func(mirror.Progress) {
+	info, err := os.Stderr.Stat()
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return nil
+	}
+	return func(p mirror.Progress) {
+		fmt.Fprintf(os.Stderr, "\r%d of %d entries, %d of %d files ", p.Entries, p.Size, p.Files, p.Listed)
+		if p.Entries == p.Size && p.Files == p.Listed {
+			fmt.Fprint(os.Stderr, "\r\x1b[K")
+		}
+	}
+}
+
+type mirrorCmd struct {
+	To     string        `required:"" placeholder:"DIR" help:"Where the copy is kept: with one URL the tree itself, with several one folder each and a feeds.json."`
+	Policy string        `required:"" placeholder:"FILE" help:"Pinned policy of the logs."`
+	Every  time.Duration `placeholder:"5m" help:"Do it again and again."`
+	URLs   []string      `arg:"" name:"url" help:"Trees to follow: URL, or folder."`
+}
+
+func (c *mirrorCmd) Run(ctx context.Context) error {
+	policy, err := readPolicy(c.Policy)
+	if err != nil {
+		return err
+	}
+	var sources []tree.Source
+	for _, url := range c.URLs {
+		source, err := tree.NewSource(url)
+		if err != nil {
+			return err
+		}
+		sources = append(sources, source)
+	}
+	place := mirror.Place{Disk: tree.Disk{}, Root: c.To}
+	o := mirror.AuditOptions{Policy: policy, Progress: progressBar()}
+	for {
+		err := c.once(ctx, sources, place, o)
+		if c.Every <= 0 || ctx.Err() != nil {
+			return err
+		}
+		if err != nil && !errors.Is(err, errCheck) {
+			fmt.Fprintln(os.Stderr, "bluekey:", err) // the copy stands as it was; try again
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(c.Every):
+		}
+	}
+}
+
+func (c *mirrorCmd) once(ctx context.Context, sources []tree.Source, place mirror.Place, o mirror.AuditOptions) error {
+	var copies []*mirror.Copied
+	var err error
+	if len(sources) == 1 {
+		var one *mirror.Copied
+		one, err = mirror.Mirror(ctx, sources[0], place, o)
+		copies = append(copies, one)
+	} else {
+		copies, err = mirror.MirrorAll(ctx, sources, place, o)
+	}
+	moved := true
+	for _, one := range copies {
+		fmt.Print(one)
+		moved = moved && one.Moved
+	}
+	if err == nil && !moved {
+		err = errCheck
+	}
+	return err
+}
+
+type witnessCmd struct {
+	Data   string   `required:"" placeholder:"DIR" help:"Folder of the witness: its seed and what it has seen. Never put it back from a backup."`
+	Listen string   `default:"127.0.0.1:8090" placeholder:"ADDR" help:"Where logs ask for cosignatures (${default})."`
+	Name   string   `required:"" help:"Name under which it cosigns, as witness.example.org/w1."`
+	Logs   []string `required:"" placeholder:"FILE" help:"Policies of the logs to watch, one file a log; may be repeated."`
+}
+
+func (c *witnessCmd) Run(ctx context.Context) error {
+	if err := os.MkdirAll(c.Data, 0o700); err != nil {
+		return err
+	}
+	lock, err := witness.Lock(c.Data)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	seed, _, err := signing.LoadOrCreateSeed(filepath.Join(c.Data, "seed"))
+	if err != nil {
+		return err
+	}
+	keys, err := signing.NewWitnessKeys(c.Name, seed.Derive32("witness ed25519\n"+c.Name), seed.Derive32("witness mldsa44\n"+c.Name))
+	if err != nil {
+		return err
+	}
+	records, err := tree.NewFolder(tree.Disk{}, filepath.Join(c.Data, "seen"))
+	if err != nil {
+		return err
+	}
+	conf := witness.Config{
+		Keys:  keys,
+		State: witness.Files(func(name string) ([]byte, error) { return records.Get(name, witness.MaxRecord) }, records.Put),
+	}
+	for _, path := range c.Logs {
+		policy, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		l, err := witness.ParseLog(policy)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		conf.Logs = append(conf.Logs, l)
+	}
+	w, err := witness.New(conf)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return err
+	}
+	// What a log's --witnesses file says of this witness.
+	for _, key := range keys.VKeys() {
+		fmt.Printf("witness %s %s http://%s\n", c.shortName(), key, listener.Addr())
+	}
+	return w.Run(ctx, listener)
+}
+
+// shortName is how policies call the witness: the last part of its name.
+func (c *witnessCmd) shortName() string { return c.Name[strings.LastIndexByte(c.Name, '/')+1:] }
+
+type keysCmd struct {
+	Data string `xor:"from" required:"" placeholder:"DIR" help:"Data folder of an appliance."`
+	URL  string `xor:"from" required:"" placeholder:"URL" help:"Or the URL of a tree: then compare the digest with print before you trust it."`
+}
+
+func (c *keysCmd) Run(ctx context.Context) error {
+	source, err := tree.NewSource(c.URL)
+	if c.Data != "" {
+		source, err = tree.FolderSource(filepath.Join(c.Data, "public")), nil
+	}
+	if err != nil {
+		return err
+	}
+	text, err := tree.ReadAll(ctx, source, exportlog.PolicyPath, exportlog.MaxPolicy)
+	if err != nil {
+		return err
+	}
+	if _, err := exportlog.ParsePolicy(text); err != nil {
+		return err
+	}
+	_, err = fmt.Printf("%s# SHA-256 of this policy: %x\n", text, sha256.Sum256(text))
+	return err
 }
 
 type drillCmd struct {
