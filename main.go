@@ -11,7 +11,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -127,6 +126,7 @@ type serveCmd struct {
 	Quorum    int            `default:"0" placeholder:"N" help:"How many of them a reader should demand (${default})."`
 	Outside   string         `placeholder:"TREE" help:"A mirror of this tree outside the VM: a restored data folder catches up with it instead of forking the log."`
 	CodeCap   int            `default:"1000" placeholder:"N" help:"Codes that one officer may issue a day (${default})."`
+	quiet     bool           // no welcome: nobody is to use the folder
 	Rehearsal bool           `help:"Make a data folder for trying things: short periods, no crowd, loopback only, marked so for ever."`
 }
 
@@ -295,7 +295,7 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 	if err := a.listen(); err != nil {
 		return err
 	}
-	if made {
+	if made && !c.quiet {
 		fmt.Fprintf(os.Stderr, welcome, c.Data, origin, region)
 	}
 	return nil
@@ -686,7 +686,7 @@ func (c *uploadCmd) Run(ctx context.Context) error {
 
 type verifyCmd struct {
 	Key     string   `placeholder:"PUBLIC.pem" help:"Public key of export.sig. Without it the key is taken from the tree itself, which proves nothing about who runs it."`
-	Policy  string   `placeholder:"POLICY" help:"Pinned policy of the log. Without it the policy is taken from the tree itself."`
+	Policy  []string `placeholder:"POLICY" help:"Pinned policy of the log; may be repeated, one a log. Without it the policy is taken from the tree itself."`
 	Targets []string `arg:"" name:"target" help:"A .zip or .keys file or its URL; a tree (URL, or folder with index.json); a folder of files."`
 }
 
@@ -701,13 +701,10 @@ func (c *verifyCmd) Run(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", c.Key, err)
 		}
 	}
-	if c.Policy != "" {
-		text, err := os.ReadFile(c.Policy)
-		if err != nil {
+	if len(c.Policy) > 0 {
+		var err error
+		if o.Policy, err = readPolicies(c.Policy); err != nil {
 			return err
-		}
-		if o.Policy, err = exportlog.ParsePolicy(text); err != nil {
-			return fmt.Errorf("%s: %w", c.Policy, err)
 		}
 	}
 	ok, err := mirror.Verify(ctx, c.Targets, o, func(l mirror.Line) { fmt.Println(l) })
@@ -733,14 +730,14 @@ func (c *matchCmd) Run(ctx context.Context) error {
 }
 
 type auditCmd struct {
-	Policy  string   `required:"" placeholder:"FILE" help:"Pinned policy of the log, got from elsewhere than the tree."`
+	Policy  []string `required:"" placeholder:"FILE" help:"Pinned policies of the logs, got from elsewhere than the trees; may be repeated, one a log."`
 	State   string   `placeholder:"FILE" help:"Remembers the checkpoints seen; a log that later shows another past is caught."`
 	JSON    bool     `help:"Print the reports as JSON, one a line."`
 	Targets []string `arg:"" name:"tree" help:"Trees: URL, or folder."`
 }
 
 func (c *auditCmd) Run(ctx context.Context) error {
-	policy, err := readPolicy(c.Policy)
+	policy, err := readPolicies(c.Policy)
 	if err != nil {
 		return err
 	}
@@ -786,16 +783,24 @@ func (c *auditCmd) print(r *mirror.Report) error {
 	return err
 }
 
-func readPolicy(path string) (*exportlog.Policy, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
+// readPolicies reads the policies of several logs.
+func readPolicies(paths []string) (*exportlog.Policy, error) {
+	var policies []*exportlog.Policy
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		policy, err := exportlog.ParsePolicy(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		policies = append(policies, policy)
 	}
-	policy, err := exportlog.ParsePolicy(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	if len(policies) == 1 {
+		return policies[0], nil
 	}
-	return policy, nil
+	return exportlog.Union(policies...)
 }
 
 // progressBar draws on standard error if that is a terminal.
@@ -814,13 +819,13 @@ func progressBar() func(mirror.Progress) {
 
 type mirrorCmd struct {
 	To     string        `required:"" placeholder:"DIR" help:"Where the copy is kept: with one URL the tree itself, with several one folder each and a feeds.json."`
-	Policy string        `required:"" placeholder:"FILE" help:"Pinned policy of the logs."`
+	Policy []string      `required:"" placeholder:"FILE" help:"Pinned policies of the logs; may be repeated, one a log."`
 	Every  time.Duration `placeholder:"5m" help:"Do it again and again."`
 	URLs   []string      `arg:"" name:"url" help:"Trees to follow: URL, or folder."`
 }
 
 func (c *mirrorCmd) Run(ctx context.Context) error {
-	policy, err := readPolicy(c.Policy)
+	policy, err := readPolicies(c.Policy)
 	if err != nil {
 		return err
 	}
@@ -957,52 +962,106 @@ func (c *keysCmd) Run(ctx context.Context) error {
 }
 
 type drillCmd struct {
-	URL    string `placeholder:"URL" help:"Public URL of a running appliance; without it the drill starts one of its own in a temporary folder."`
-	Data   string `placeholder:"DIR" help:"Data folder of that appliance, for codes."`
-	Phones int    `default:"200" help:"Simulated phones, half of each scheme (${default})."`
-	Cases  int    `default:"5" help:"How many become cases (${default})."`
-	Seed   uint64 `default:"1" help:"The same seed gives the same phones (${default})."`
+	URL       string `placeholder:"URL" help:"Public URL of a running appliance; without it the drill starts its own in a temporary folder."`
+	Data      string `placeholder:"DIR" help:"Data folder of that appliance, for codes."`
+	Provinces int    `default:"1" placeholder:"N" help:"Appliances of its own that the drill starts, with one mirror of all from which phones read (${default})."`
+	Phones    int    `default:"200" help:"Simulated phones, half of each scheme (${default})."`
+	Cases     int    `default:"5" help:"How many become cases (${default})."`
+	Seed      uint64 `default:"1" help:"The same seed gives the same phones (${default})."`
 }
 
 func (c *drillCmd) Run(ctx context.Context) (err error) {
 	if (c.URL == "") != (c.Data == "") {
 		return errors.New("give --url and --data together, or neither")
 	}
-	if c.URL == "" {
-		stop, err := c.start(ctx)
+	if c.Provinces < 1 || c.Provinces > 34 || c.Provinces > 1 && c.URL != "" {
+		return errors.New("provinces: want 1 to 34, and no --url with more than one")
+	}
+	conf := drill.Config{
+		Phones: c.Phones, Cases: c.Cases, Seed: c.Seed,
+		Progress: func(line string) { fmt.Fprintln(os.Stderr, line) },
+	}
+	if c.URL != "" {
+		conf.Provinces = []drill.Province{{URL: c.URL, Issue: c.issuer(c.Data)}}
+		return drill.Run(ctx, conf, os.Stdout)
+	}
+	dir, err := os.MkdirTemp("", "bluekey-drill-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	var policies []string
+	for i := range c.Provinces {
+		data := filepath.Join(dir, fmt.Sprint("province-", i+1))
+		a, stop, err := c.start(ctx, data)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, stop()) }()
+		policies = append(policies, filepath.Join(data, "public", exportlog.PolicyPath))
+		conf.Provinces = append(conf.Provinces, drill.Province{URL: a.publicURL(), Issue: c.issuer(data)})
 	}
-	return drill.Run(ctx, drill.Config{
-		URL: c.URL, Phones: c.Phones, Cases: c.Cases, Seed: c.Seed,
-		Issue: func(ctx context.Context, n int) ([]string, error) {
-			issue := issueCmd{Data: c.Data, Report: diagnosis.ConfirmedTest.String(), Count: uint32(n)}
-			return issue.issue(ctx)
-		},
-		Progress: func(line string) { fmt.Fprintln(os.Stderr, line) },
-	}, os.Stdout)
+	if c.Provinces > 1 {
+		if conf.Mirror, err = c.mirror(conf.Provinces, policies, filepath.Join(dir, "mirror")); err != nil {
+			return err
+		}
+	}
+	return drill.Run(ctx, conf, os.Stdout)
 }
 
-// start runs an appliance for this drill only.
-func (c *drillCmd) start(ctx context.Context) (stop func() error, err error) {
-	dir, err := os.MkdirTemp("", "bluekey-drill-")
+func (c *drillCmd) issuer(data string) func(context.Context, int) ([]string, error) {
+	return func(ctx context.Context, n int) ([]string, error) {
+		issue := issueCmd{Data: data, Report: diagnosis.ConfirmedTest.String(), Count: uint32(n)}
+		return issue.issue(ctx)
+	}
+}
+
+// mirror gives what brings the one mirror of all provinces up to date and says where phones
+// read then.
+func (c *drillCmd) mirror(provinces []drill.Province, policies []string, to string) (func(context.Context) ([]string, error), error) {
+	policy, err := readPolicies(policies)
 	if err != nil {
 		return nil, err
 	}
-	conf := serveCmd{Data: dir, Listen: "127.0.0.1:0", Ops: "127.0.0.1:0", Metadata: "coarse", KeyID: "452", KeyVer: "v1", CodeCap: c.Cases, Rehearsal: true}
-	a, err := openAppliance(ctx, conf, slog.New(slog.NewTextHandler(io.Discard, nil)))
-	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+	var sources []tree.Source
+	for _, p := range provinces {
+		source, err := tree.NewSource(p.URL)
+		if err != nil {
+			return nil, err
+		}
+		sources = append(sources, source)
 	}
-	c.URL, c.Data = a.publicURL(), dir
+	return func(ctx context.Context) ([]string, error) {
+		copies, err := mirror.MirrorAll(ctx, sources, mirror.Place{Disk: tree.Disk{}, Root: to}, mirror.AuditOptions{Policy: policy})
+		for _, one := range copies {
+			if err == nil && !one.Moved {
+				err = fmt.Errorf("the mirror refused a province:\n%s", one)
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		feeds, err := mirror.ReadFeeds(ctx, tree.FolderSource(to))
+		var trees []string
+		for _, f := range feeds.Feeds {
+			trees = append(trees, filepath.Join(to, f.Path))
+		}
+		return trees, err
+	}, nil
+}
+
+// start runs an appliance for this drill only.
+func (c *drillCmd) start(ctx context.Context, dir string) (a *appliance, stop func() error, err error) {
+	conf := serveCmd{Data: dir, Listen: "127.0.0.1:0", Ops: "127.0.0.1:0", Metadata: "coarse", KeyID: "452", KeyVer: "v1", CodeCap: c.Cases, Rehearsal: true, quiet: true}
+	if a, err = openAppliance(ctx, conf, slog.New(slog.DiscardHandler)); err != nil {
+		return nil, nil, err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- a.run(ctx) }()
-	return func() error {
+	return a, func() error {
 		cancel()
-		return errors.Join(<-done, os.RemoveAll(dir))
+		return <-done
 	}, nil
 }
 

@@ -246,7 +246,7 @@ func TestKillUnderLoad(t *testing.T) {
 	}
 	_, url := serve()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(300 * time.Millisecond) {
-		n, err := phone.Published(ctx, url, acked)
+		n, err := phone.Published(ctx, []string{url}, acked)
 		if err != nil {
 			t.Fatal(err)
 		}

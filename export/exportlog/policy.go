@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +31,27 @@ type Policy struct {
 	witnesses []policyWitness
 	groups    []policyGroup // each after its members
 	quorum    string        // name of a witness or group; empty for none
+	members   []*Policy     // of a union, which has nothing else
+}
+
+// Union makes one policy of several, of which each judges the checkpoints of its own
+// origins. Two that name the same origin are an error.
+func Union(policies ...*Policy) (*Policy, error) {
+	u := &Policy{members: policies}
+	seen := map[string]bool{}
+	for _, p := range policies {
+		own := map[string]bool{}
+		for _, l := range p.Logs() {
+			own[l.Key.Name()] = true
+		}
+		for origin := range own {
+			if seen[origin] {
+				return nil, fmt.Errorf("two policies name the log %q", origin)
+			}
+			seen[origin] = true
+		}
+	}
+	return u, nil
 }
 
 // PolicyLog is one log line. The name of the key is the origin of the log.
@@ -183,7 +205,13 @@ func (p *policyParser) setQuorum(name string) error {
 }
 
 // Logs are the log lines.
-func (p *Policy) Logs() []PolicyLog { return p.logs }
+func (p *Policy) Logs() []PolicyLog {
+	logs := p.logs
+	for _, m := range p.members {
+		logs = append(logs[:len(logs):len(logs)], m.Logs()...)
+	}
+	return logs
+}
 
 // Opened is a checkpoint with what its signatures are worth under a policy.
 type Opened struct {
@@ -231,6 +259,11 @@ func (p *Policy) Open(signed []byte) (Opened, error) {
 	c, err := ParseCheckpoint(signed[:split+1])
 	if err != nil {
 		return Opened{}, err
+	}
+	for _, m := range p.members {
+		if slices.ContainsFunc(m.Logs(), func(l PolicyLog) bool { return l.Key.Name() == c.Origin }) {
+			return m.Open(signed)
+		}
 	}
 	t := &tally{checkpoint: c, keys: map[string]*verifier{}}
 	for _, l := range p.logs {

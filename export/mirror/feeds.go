@@ -110,3 +110,26 @@ func writeFeeds(place Place) error {
 	}
 	return folder.Put(exportlog.FeedsPath, b.Bytes())
 }
+
+// maxFeeds bounds feeds.json: some hundred bytes a province.
+const maxFeeds = 1 << 20
+
+// ReadFeeds reads the feeds.json of a place that keeps several copies.
+func ReadFeeds(ctx context.Context, source tree.Source) (Feeds, error) {
+	var feeds Feeds
+	data, err := tree.ReadAll(ctx, source, exportlog.FeedsPath, maxFeeds)
+	if err != nil {
+		return feeds, err
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&feeds); err != nil {
+		return feeds, fmt.Errorf("reading %s: %w", exportlog.FeedsPath, err)
+	}
+	for _, f := range feeds.Feeds {
+		if tree.CheckPath(strings.TrimSuffix(f.Path, "/")) != nil {
+			return feeds, fmt.Errorf("reading %s: %q is no path below it", exportlog.FeedsPath, f.Path)
+		}
+	}
+	return feeds, nil
+}

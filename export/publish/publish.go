@@ -51,6 +51,8 @@ type Config struct {
 	// Profiles says which kinds of file a window of a scheme gets. A scheme that is not in
 	// it gets DefaultProfiles.
 	Profiles map[diagnosis.Scheme][]exportlog.FileKind
+	// Tier names the kernels that make ID sets; empty means the fastest that there are.
+	Tier string
 	// Split is the largest number of keys in one archive; 0 means export.MaxArchiveKeys.
 	Split int
 
@@ -68,12 +70,6 @@ type Config struct {
 	Random io.Reader        // where padding comes from; nil means crypto/rand
 	Now    func() time.Time // nil means time.Now
 	Log    *slog.Logger     // nil means slog.Default
-}
-
-// DefaultProfiles are the files of a window: what GAEN phones need, and the compact form.
-var DefaultProfiles = map[diagnosis.Scheme][]exportlog.FileKind{
-	diagnosis.GAEN:     {exportlog.Archive, exportlog.KeySet},
-	diagnosis.Bluezone: {exportlog.KeySet},
 }
 
 // Publisher is the one writer of a store's windows and of its public tree.
@@ -145,7 +141,7 @@ func (c *Config) Check() error {
 	case len(c.Signers) > signing.MaxSigners:
 		return fmt.Errorf("%d signers: an archive takes at most %d", len(c.Signers), signing.MaxSigners)
 	}
-	return nil
+	return c.checkProfiles()
 }
 
 // Recover finishes what a stopped process left: it applies a commit that was not applied,

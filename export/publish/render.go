@@ -37,10 +37,7 @@ func (p *Publisher) render(ctx context.Context, r *round, w *window) error {
 	}
 	w.Entry = p.store.LogSize() + uint64(len(r.entries))
 	if w.keys > 0 {
-		profile, ok := p.Profiles[w.Scheme]
-		if !ok {
-			profile = DefaultProfiles[w.Scheme]
-		}
+		profile := p.profile(w.Scheme)
 		if slices.Contains(profile, exportlog.Archive) {
 			if err := p.renderArchives(ctx, r, w, &m); err != nil {
 				return err
@@ -48,6 +45,11 @@ func (p *Publisher) render(ctx context.Context, r *round, w *window) error {
 		}
 		if slices.Contains(profile, exportlog.KeySet) {
 			if err := p.renderKeySet(ctx, r, w, &m); err != nil {
+				return err
+			}
+		}
+		if slices.Contains(profile, exportlog.IDSet) {
+			if err := p.renderIDSet(ctx, r, w, &m); err != nil {
 				return err
 			}
 		}
@@ -100,14 +102,17 @@ func (p *Publisher) renderArchives(ctx context.Context, r *round, w *window, m *
 }
 
 func (p *Publisher) renderKeySet(ctx context.Context, r *round, w *window, m *exportlog.Manifest) error {
-	h := export.KeySetHeader{Scheme: w.Scheme, Start: m.Start, End: m.End}
 	err := p.stage(r, w, m, exportlog.KeySet, w.keys, func(out io.Writer) (export.Info, error) {
-		return export.WriteKeySet(out, h, p.dueKeys(ctx, w))
+		return p.writeKeySet(ctx, out, w, m)
 	})
 	if err != nil {
 		return fmt.Errorf("key set: %w", err)
 	}
 	return nil
+}
+
+func (p *Publisher) writeKeySet(ctx context.Context, out io.Writer, w *window, m *exportlog.Manifest) (export.Info, error) {
+	return export.WriteKeySet(out, export.KeySetHeader{Scheme: w.Scheme, Start: m.Start, End: m.End}, p.dueKeys(ctx, w))
 }
 
 // stage writes one file of n keys with write and records it in manifest and plan.

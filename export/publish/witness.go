@@ -125,10 +125,12 @@ func (p *Publisher) compareOutside(ctx context.Context) error {
 		if err != nil {
 			continue // none, or out of reach: Cosign will tell
 		}
-		// The witness shows the log's own lines: no quorum is asked of them here.
+		// Only what this log itself has signed can stop it: a witness, or somebody on the
+		// way to it, may answer anything.
 		seen, err := p.policy.Open(held)
 		if err != nil {
-			return fmt.Errorf("%w: the witness %s holds a checkpoint that the log did not sign so: %w", ErrFork, w.Name(), err)
+			p.Log.Warn("a witness holds a checkpoint that this log did not sign", "witness", w.Name(), "error", err)
+			continue
 		}
 		if err := p.compareWith("the witness "+w.Name(), seen.Checkpoint); err != nil {
 			return err

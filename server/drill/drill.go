@@ -18,14 +18,22 @@ import (
 	"bluekey/server/phone"
 )
 
+// Province is one appliance that takes part.
+type Province struct {
+	URL string
+	// Issue gets n upload codes from staff.
+	Issue func(ctx context.Context, n int) ([]string, error)
+}
+
 // Config of a drill.
 type Config struct {
-	URL    string // of the appliance
+	Provinces []Province // at least one; phones live in them by turns, and meet across borders
+	// Mirror, if there is one, is brought up to date by a call, which says in which trees
+	// phones then read. Without it they read where they upload.
+	Mirror func(ctx context.Context) ([]string, error)
 	Phones int    // simulated phones, half of each scheme
 	Cases  int    // how many of them become cases, at most a third
 	Seed   uint64 // the same seed gives the same phones and meetings
-	// Issue gets n upload codes from staff.
-	Issue func(ctx context.Context, n int) ([]string, error)
 	// Progress hears what is going on, a line at a time.
 	Progress func(string)
 }
@@ -42,11 +50,13 @@ const (
 // actor is one simulated phone.
 type actor struct {
 	scheme  diagnosis.Scheme
+	home    int // index of its province
 	keys    []diagnosis.Key
 	heard   []phone.Sighting
 	met     []int // other phones
 	isCase  bool
 	contact bool // has met a case
+	abroad  bool // met cases of other provinces only
 	warned  time.Duration
 	hits    int
 }
@@ -59,35 +69,21 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 	// Only days whose keys are due now: they ended at least two hours ago.
 	today := time.Now().UTC().Add(-2 * time.Hour)
 	phones := meet(cfg, today)
-	codes, err := cfg.Issue(ctx, cfg.Cases)
-	if err != nil {
-		return fmt.Errorf("getting codes: %w", err)
-	}
-	cfg.Progress(fmt.Sprintf("%d phones met over %d days; %d of them are cases now and upload", cfg.Phones, days, cfg.Cases))
-	client := phone.NewClient(cfg.URL)
+	cfg.Progress(fmt.Sprintf("%d phones in %d provinces met over %d days; %d of them are cases now and upload", cfg.Phones, len(cfg.Provinces), days, cfg.Cases))
 	uploaded := time.Now()
-	var promised time.Time
-	for i, a := range phones {
-		if !a.isCase {
-			continue
-		}
-		by, err := client.Upload(ctx, codes[0], a.scheme, a.keys)
-		if err != nil {
-			return fmt.Errorf("phone %d: %w", i, err)
-		}
-		codes = codes[1:]
-		if by.After(promised) {
-			promised = by
-		}
+	promised, err := upload(ctx, cfg, phones)
+	if err != nil {
+		return err
 	}
 	cfg.Progress(fmt.Sprintf("uploaded; every key is promised to be public by %s", promised.Format(time.RFC3339)))
-	if err := await(ctx, cfg.URL, phones, promised); err != nil {
+	trees, err := await(ctx, cfg, phones, promised)
+	if err != nil {
 		return err
 	}
 	public := time.Since(uploaded)
 	cfg.Progress(fmt.Sprintf("every key is public after %.1f s; %d phones download and match", public.Seconds(), cfg.Phones))
 	for _, a := range phones {
-		if err := a.match(ctx, cfg.URL, uploaded); err != nil {
+		if err := a.match(ctx, trees, uploaded); err != nil {
 			return err
 		}
 	}
@@ -103,6 +99,7 @@ func meet(cfg Config, today time.Time) []*actor {
 		scheme := diagnosis.Schemes[i%len(diagnosis.Schemes)]
 		phones[i] = &actor{
 			scheme: scheme,
+			home:   i / len(diagnosis.Schemes) % len(cfg.Provinces),
 			keys:   sim.Phone(scheme, today, days),
 			heard:  sim.Noise(scheme, today, days, noise),
 		}
@@ -123,16 +120,46 @@ func meet(cfg Config, today time.Time) []*actor {
 		phones[i].isCase = true
 	}
 	for _, a := range phones {
+		atHome := false
 		for _, other := range a.met {
-			a.contact = a.contact || phones[other].isCase
+			if phones[other].isCase {
+				a.contact = true
+				atHome = atHome || phones[other].home == a.home
+			}
 		}
+		a.abroad = a.contact && !atHome
 	}
 	return phones
 }
 
+// upload hands in the keys of every case at home, and gives the time by which all of them
+// are to be public.
+func upload(ctx context.Context, cfg Config, phones []*actor) (promised time.Time, err error) {
+	for i, p := range cfg.Provinces {
+		client := phone.NewClient(p.URL)
+		for _, a := range phones {
+			if !a.isCase || a.home != i {
+				continue
+			}
+			codes, err := p.Issue(ctx, 1)
+			if err != nil {
+				return promised, fmt.Errorf("getting a code: %w", err)
+			}
+			by, err := client.Upload(ctx, codes[0], a.scheme, a.keys)
+			if err != nil {
+				return promised, err
+			}
+			if by.After(promised) {
+				promised = by
+			}
+		}
+	}
+	return promised, nil
+}
+
 // await waits until every key of every case is public, as its phone sees it, and a little
-// beyond the promised time at most.
-func await(ctx context.Context, url string, phones []*actor, promised time.Time) error {
+// beyond the promised time at most. It says where phones read.
+func await(ctx context.Context, cfg Config, phones []*actor, promised time.Time) ([]string, error) {
 	const grace = 10 * time.Second
 	var keys []diagnosis.Key
 	for _, a := range phones {
@@ -140,28 +167,38 @@ func await(ctx context.Context, url string, phones []*actor, promised time.Time)
 			keys = append(keys, a.keys...)
 		}
 	}
+	trees := make([]string, len(cfg.Provinces))
+	for i, p := range cfg.Provinces {
+		trees[i] = p.URL
+	}
 	for {
-		n, err := phone.Published(ctx, url, keys)
+		if cfg.Mirror != nil {
+			var err error
+			if trees, err = cfg.Mirror(ctx); err != nil {
+				return nil, err
+			}
+		}
+		n, err := phone.Published(ctx, trees, keys)
 		if err != nil {
-			return fmt.Errorf("looking for the keys of the cases: %w", err)
+			return nil, fmt.Errorf("looking for the keys of the cases: %w", err)
 		}
 		if n == len(keys) {
-			return nil
+			return trees, nil
 		}
 		if time.Now().After(promised.Add(grace)) {
-			return fmt.Errorf("%w: %d of %d keys are not public though promised for %s", ErrFailed, len(keys)-n, len(keys), promised.Format(time.RFC3339))
+			return nil, fmt.Errorf("%w: %d of %d keys are not public though promised for %s", ErrFailed, len(keys)-n, len(keys), promised.Format(time.RFC3339))
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil, ctx.Err()
 		case <-time.After(min(time.Second, max(100*time.Millisecond, time.Until(promised)/20))):
 		}
 	}
 }
 
 // match downloads and matches as the owner's phone does.
-func (a *actor) match(ctx context.Context, url string, uploaded time.Time) error {
-	err := phone.Match(ctx, a.heard, []string{url}, phone.MatchOptions{}, func(phone.Found) error {
+func (a *actor) match(ctx context.Context, trees []string, uploaded time.Time) error {
+	err := phone.Match(ctx, a.heard, trees, phone.MatchOptions{}, func(phone.Found) error {
 		a.hits++
 		return nil
 	})
@@ -171,8 +208,8 @@ func (a *actor) match(ctx context.Context, url string, uploaded time.Time) error
 
 func report(out io.Writer, phones []*actor, public, promised time.Duration) error {
 	type row struct {
-		phones, cases, contacts, warned, missed, wrong int
-		slowest                                        time.Duration
+		phones, cases, contacts, warned, missed, wrong, abroad int
+		slowest                                                time.Duration
 	}
 	rows := map[diagnosis.Scheme]*row{}
 	missed, wrong := 0, 0
@@ -190,6 +227,9 @@ func report(out io.Writer, phones []*actor, public, promised time.Duration) erro
 		case a.contact && a.hits > 0:
 			r.contacts++
 			r.warned++
+			if a.abroad {
+				r.abroad++
+			}
 			r.slowest = max(r.slowest, a.warned)
 		case a.contact:
 			r.contacts++
@@ -201,10 +241,10 @@ func report(out io.Writer, phones []*actor, public, promised time.Duration) erro
 		}
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "scheme\tphones\tcases\tcontacts\twarned\tmissed\tstrangers warned\tslowest warning\t")
+	fmt.Fprintln(w, "scheme\tphones\tcases\tcontacts\twarned\tacross borders\tmissed\tstrangers warned\tslowest warning\t")
 	for _, scheme := range diagnosis.Schemes {
 		if r := rows[scheme]; r != nil {
-			fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%.1f s\t\n", scheme, r.phones, r.cases, r.contacts, r.warned, r.missed, r.wrong, r.slowest.Seconds())
+			fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%.1f s\t\n", scheme, r.phones, r.cases, r.contacts, r.warned, r.abroad, r.missed, r.wrong, r.slowest.Seconds())
 		}
 	}
 	if err := w.Flush(); err != nil {

@@ -6,12 +6,12 @@ import (
 	"bluekey/keystore/diagnosis"
 )
 
-// Published counts how many of a phone's own keys the exports of target hold. A phone asks
+// Published counts how many of a phone's own keys the exports of targets hold. A phone asks
 // when publish_by has come: a server that accepts keys and keeps them back is found out.
 //
 // It looks for the last ID of each key, because coarse metadata may move the start of a
 // Bluezone seed.
-func Published(ctx context.Context, target string, keys []diagnosis.Key) (int, error) {
+func Published(ctx context.Context, targets []string, keys []diagnosis.Key) (int, error) {
 	own := make([]Sighting, len(keys))
 	for i := range keys {
 		k := &keys[i]
@@ -20,7 +20,7 @@ func Published(ctx context.Context, target string, keys []diagnosis.Key) (int, e
 		copy(own[i].ID[:], ids[len(ids)-k.Scheme.IDLen():])
 	}
 	there := map[int]bool{}
-	err := Match(ctx, own, []string{target}, MatchOptions{}, func(f Found) error {
+	err := Match(ctx, own, targets, MatchOptions{}, func(f Found) error {
 		there[f.Sighting] = true
 		return nil
 	})
