@@ -14,7 +14,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -37,7 +36,6 @@ import (
 	"bluekey/keystore/diagnosis"
 	"bluekey/server"
 	bluekeyv1 "bluekey/server/api/bluekey/v1"
-	"bluekey/server/api/bluekey/v1/bluekeyv1connect"
 	"bluekey/server/drill"
 	"bluekey/server/phone"
 	"bluekey/server/witness"
@@ -65,10 +63,13 @@ type commands struct {
 	Match    matchCmd    `cmd:"" help:"Look for what a phone heard in published exports."`
 	Audit    auditCmd    `cmd:"" help:"Check everything a log has ever said against everything its tree serves."`
 	Mirror   mirrorCmd   `cmd:"" help:"Audit logs and keep copies that can be served."`
-	Witness  witnessCmd  `cmd:"" help:"Cosign the checkpoints of other logs."`
-	Keys     keysCmd     `cmd:"" help:"Print what to pin: the keys of a log, its policy, and the policy's digest."`
-	Drill    drillCmd    `cmd:"" help:"Rehearse the whole service with simulated phones."`
-	Version  versionCmd  `cmd:"" help:"Print the version."`
+	Rotate   struct {
+		Signer rotateSignerCmd `cmd:"" help:"Introduce a new key for export.sig through the log, and retire the present ones."`
+	} `cmd:"" help:"Change keys, through the socket of a running appliance."`
+	Witness witnessCmd `cmd:"" help:"Cosign the checkpoints of other logs."`
+	Keys    keysCmd    `cmd:"" help:"Print what to pin: the keys of a log, its policy, and the policy's digest."`
+	Drill   drillCmd   `cmd:"" help:"Rehearse the whole service with simulated phones."`
+	Version versionCmd `cmd:"" help:"Print the version."`
 }
 
 func main() {
@@ -266,7 +267,7 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 		Origin: origin, Region: region,
 		Period: *c.Period, Hold: *c.Hold, Retention: *c.Retention,
 		MinKeys: *c.MinKeys, Exact: c.Metadata == "exact",
-		Signers: signers, LogKeys: logKeys, Log: log,
+		Seed: seed, Signers: signers, LogKeys: logKeys, Log: log,
 	}
 	if err := c.witnesses(&conf); err != nil {
 		return err
@@ -283,11 +284,12 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	a.server, err = server.New(server.Config{
-		Store:     a.store,
-		Tree:      public,
-		Ready:     func() error { return a.publisher.Status().Err },
-		Published: func() (time.Time, time.Duration) { s := a.publisher.Status(); return s.LastWindow, s.LastDelay },
-		Logger:    log,
+		Store:        a.store,
+		Tree:         public,
+		Ready:        func() error { return a.publisher.Status().Err },
+		Published:    func() (time.Time, time.Duration) { s := a.publisher.Status(); return s.LastWindow, s.LastDelay },
+		RotateSigner: a.publisher.RotateSigner,
+		Logger:       log,
 	})
 	if err != nil {
 		return err
@@ -585,7 +587,7 @@ func (c *issueCmd) issue(ctx context.Context) ([]string, error) {
 			return nil, fmt.Errorf("onset %q: want YYYY-MM-DD", c.Onset)
 		}
 	}
-	resp, err := adminClient(c.Data).Issue(ctx, &bluekeyv1.IssueRequest{
+	resp, err := localClient(c.Data).Issue(ctx, &bluekeyv1.IssueRequest{
 		Report:   bluekeyv1.ReportType(report),
 		OnsetDay: uint32(onset.Unix() / 86400),
 		Count:    c.Count,
@@ -603,7 +605,7 @@ type revokeCmd struct {
 }
 
 func (c *revokeCmd) Run(ctx context.Context) error {
-	resp, err := adminClient(c.Data).Revoke(ctx, &bluekeyv1.RevokeRequest{Code: c.Code})
+	resp, err := localClient(c.Data).Revoke(ctx, &bluekeyv1.RevokeRequest{Code: c.Code})
 	if err != nil {
 		return fmt.Errorf("revoking the code: %w", err)
 	}
@@ -614,16 +616,28 @@ func (c *revokeCmd) Run(ctx context.Context) error {
 	return nil
 }
 
-// adminClient speaks to the socket in a data folder.
-func adminClient(data string) bluekeyv1connect.CodeServiceClient {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		conn, err := new(net.Dialer).DialContext(ctx, "unix", filepath.Join(data, adminSocket))
-		if err != nil {
-			err = fmt.Errorf("no appliance answers in %s: start one with bluekey serve --data %s", data, data)
-		}
-		return conn, err
+type rotateSignerCmd struct {
+	Data    string        `default:"./bluekey-data" placeholder:"DIR" help:"Data folder of the running appliance (${default})."`
+	Version string        `required:"" placeholder:"V" help:"Key version of the new key, as v2."`
+	Notice  time.Duration `default:"24h" help:"How long until it signs (${default})."`
+	Overlap time.Duration `default:"336h" help:"How long the present keys sign beside it (${default})."`
+}
+
+func (c *rotateSignerCmd) Run(ctx context.Context) error {
+	from := time.Now().Add(c.Notice)
+	_, err := localClient(c.Data).RotateSigner(ctx, &bluekeyv1.RotateSignerRequest{
+		Version: c.Version, From: from.Unix(), Retire: from.Add(c.Overlap).Unix(),
+	})
+	if err != nil {
+		return fmt.Errorf("rotating the signer: %w", err)
 	}
-	return bluekeyv1connect.NewCodeServiceClient(&http.Client{Transport: &http.Transport{DialContext: dial}}, "http://admin")
+	fmt.Printf("from %s\nretire %s\n", from.UTC().Format(time.RFC3339), from.Add(c.Overlap).UTC().Format(time.RFC3339))
+	return nil
+}
+
+// localClient speaks to the socket in a data folder.
+func localClient(data string) server.LocalClient {
+	return server.AdminClient(filepath.Join(data, adminSocket))
 }
 
 type simulateCmd struct {

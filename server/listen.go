@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"bluekey/server/api/bluekey/v1/bluekeyv1connect"
 )
@@ -105,12 +106,23 @@ func (l *adminListener) Close() error {
 	return err
 }
 
-// AdminClient calls the CodeService of the server that listens on the unix socket at
-// path.
-func AdminClient(path string) bluekeyv1connect.CodeServiceClient {
+// LocalClient calls the services of the unix socket.
+type LocalClient struct {
+	bluekeyv1connect.CodeServiceClient
+	bluekeyv1connect.AdminServiceClient
+}
+
+// AdminClient calls the server that listens on the unix socket at path.
+func AdminClient(path string) LocalClient {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", path)
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+			dir := filepath.Dir(path)
+			err = fmt.Errorf("no appliance answers in %s: start one with bluekey serve --data %s", dir, dir)
+		}
+		return conn, err
 	}
 	client := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
-	return bluekeyv1connect.NewCodeServiceClient(client, "http://admin.sock")
+	const host = "http://admin.sock"
+	return LocalClient{bluekeyv1connect.NewCodeServiceClient(client, host), bluekeyv1connect.NewAdminServiceClient(client, host)}
 }

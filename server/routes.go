@@ -32,7 +32,10 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 func (s *Server) admin() http.Handler {
 	mux := http.NewServeMux()
 	prefix, h := bluekeyv1connect.NewCodeServiceHandler(codeService{s.cfg.Store.Desk()}, s.options())
-	mux.Handle(prefix, newGate(h, make(chan struct{}, s.cfg.MaxInFlight)))
+	gate := make(chan struct{}, s.cfg.MaxInFlight)
+	mux.Handle(prefix, newGate(h, gate))
+	prefix, h = bluekeyv1connect.NewAdminServiceHandler(adminService{s.cfg.RotateSigner}, s.options())
+	mux.Handle(prefix, newGate(h, gate))
 	return s.counted(mux)
 }
 

@@ -54,6 +54,10 @@ type Config struct {
 	// long its oldest key had been due; nil means nobody publishes here.
 	Published func() (at time.Time, delay time.Duration)
 
+	// RotateSigner answers the call of that name on the unix socket; nil means that
+	// nothing signs here.
+	RotateSigner func(ctx context.Context, version string, from, retire time.Time) error
+
 	// MaxConns bounds the open connections of the public listener; 0 means 4096. Those
 	// beyond it wait in the kernel's queue.
 	MaxConns int

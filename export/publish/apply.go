@@ -182,10 +182,10 @@ func (p *Publisher) putIndexes(size uint64) error {
 	return p.folder.Put(exportlog.GAENIndexPath, []byte(strings.Join(archives, "\n")))
 }
 
-// putFixed writes the files that follow from the configuration: what to pin, and the keys
-// that verify export.sig.
+// putFixed writes what to pin, and the keys that verify export.sig, retired ones too: their
+// archives are still there.
 func (p *Publisher) putFixed() error {
-	full, ed25519, err := exportlog.FormatPolicies(p.terms())
+	full, ed25519, err := exportlog.FormatPolicies(p.policyTerms())
 	if err != nil {
 		return err
 	}
@@ -195,50 +195,11 @@ func (p *Publisher) putFixed() error {
 	if err := p.folder.Put(exportlog.PolicyEd25519Path, ed25519); err != nil {
 		return err
 	}
-	for _, s := range p.Signers {
+	for _, s := range slices.Concat(p.terms, p.pending) {
 		change := exportlog.SignerChange{KeyID: s.KeyID, Version: s.Version}
 		if err := p.folder.Put(change.Path(), s.PublicPEM()); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// introduce gives every signer that the log does not know yet an entry of its own: an
-// auditor refuses a signature by a key that the log has not introduced.
-func (p *Publisher) introduce(ctx context.Context) error {
-	known := map[string][]byte{}
-	for i := range p.store.LogSize() {
-		text, err := p.store.Entry(i)
-		if err != nil {
-			return err
-		}
-		e, err := exportlog.ParseEntry(text)
-		if err != nil {
-			return fmt.Errorf("log entry %d: %w", i, err)
-		}
-		if s, ok := e.(exportlog.SignerChange); ok {
-			known[s.Name()] = s.SPKI
-		}
-	}
-	var r round
-	for _, s := range p.Signers {
-		spki := s.SPKI()
-		if old, ok := known[s.Name()]; ok {
-			if !slices.Equal(old, spki) {
-				return fmt.Errorf("the log knows another key as %s: give the new key another version", s.Name())
-			}
-			continue
-		}
-		entry := exportlog.SignerChange{Time: p.Now().Unix(), KeyID: s.KeyID, Version: s.Version, From: max(0, s.From.Unix()), SPKI: spki}
-		text, err := entry.Format()
-		if err != nil {
-			return err
-		}
-		r.entries = append(r.entries, text)
-	}
-	if len(r.entries) == 0 {
-		return nil
-	}
-	return p.commit(ctx, &r)
 }

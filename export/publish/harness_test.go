@@ -96,7 +96,7 @@ func newConfig(t testing.TB, f *fixture) Config {
 	return Config{
 		Origin: "bluekey.example/test", Region: "VN-HP",
 		Period: 4 * time.Hour, Hold: 4 * time.Hour, Retention: 14 * 24 * time.Hour, MinKeys: 1,
-		Signers: []*signing.ExportSigner{signer}, LogKeys: keys,
+		Seed: seed, Signers: []*signing.ExportSigner{signer}, LogKeys: keys,
 		Random: rand.NewChaCha8([32]byte{8}),
 		Now:    func() time.Time { return f.now },
 		Log:    slog.New(slog.DiscardHandler),

@@ -56,8 +56,11 @@ type Config struct {
 	// Split is the largest number of keys in one archive; 0 means export.MaxArchiveKeys.
 	Split int
 
-	Signers []*signing.ExportSigner // of export.sig; those in force at a window's end sign it
-	LogKeys signing.LogKeys         // of the checkpoints
+	// Signers of export.sig that the log introduces if it does not know them. Those that it
+	// knows from a rotation sign too: their keys derive from Seed.
+	Signers []*signing.ExportSigner
+	Seed    signing.Seed
+	LogKeys signing.LogKeys // of the checkpoints
 
 	// Witnesses are asked to cosign every checkpoint; PolicyWitnesses are the same and
 	// perhaps more, as /policy names them, and Quorum says how many of those must have
@@ -79,6 +82,9 @@ type Publisher struct {
 	folder  *tree.Folder
 	staging *tree.Staging
 	policy  *exportlog.Policy // of the log itself, as published
+	terms   []term            // signers that the log has introduced, oldest first
+	pending []term            // those that the commit under way introduces
+	calls   chan func(context.Context)
 
 	mu     sync.Mutex
 	status Status
@@ -114,7 +120,7 @@ func New(cfg Config, store *keystore.Store, folder *tree.Folder, staging *tree.S
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	text, _, err := exportlog.FormatPolicies(cfg.terms())
+	text, _, err := exportlog.FormatPolicies(cfg.policyTerms())
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +128,7 @@ func New(cfg Config, store *keystore.Store, folder *tree.Folder, staging *tree.S
 	if err != nil {
 		return nil, err
 	}
-	p := &Publisher{Config: cfg, store: store, folder: folder, staging: staging, policy: policy}
+	p := &Publisher{Config: cfg, store: store, folder: folder, staging: staging, policy: policy, calls: make(chan func(context.Context))}
 	p.status.Witnessed = map[string]time.Time{}
 	return p, nil
 }
@@ -237,6 +243,8 @@ func (p *Publisher) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case call := <-p.calls:
+			call(ctx)
 		case <-time.After(max(wait, 0)):
 		}
 	}

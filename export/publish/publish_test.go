@@ -502,6 +502,59 @@ func TestWitnesses(t *testing.T) {
 	r.close()
 }
 
+// TestSignerRotation: both keys sign during the overlap, then only the new one, also after
+// a restart that knows of it from the log alone; and its PEM is there before it signs.
+func TestSignerRotation(t *testing.T) {
+	f := newFixture(t)
+	random := rand.New(rand.NewPCG(11, 11))
+	signedBy := func() string {
+		t.Helper()
+		f.upload(f.phone(random, diagnosis.GAEN, 2))
+		f.after(4 * time.Hour)
+		all := f.windows(diagnosis.GAEN)
+		return strings.Join(all[len(all)-1].Signers, " ")
+	}
+	rotate := func(version string, from, retire time.Duration) error {
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error)
+		go func() { ended <- f.pub.Run(ctx) }()
+		err := f.pub.RotateSigner(ctx, version, f.now.Add(from), f.now.Add(retire))
+		cancel()
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		return err
+	}
+	if got := signedBy(); got != "452-v1" {
+		t.Fatalf("signed by %s", got)
+	}
+	for name, bad := range map[string]error{
+		"known version":     rotate("v1", time.Hour, 2*time.Hour),
+		"bad version":       rotate("v-2", time.Hour, 2*time.Hour),
+		"retires too early": rotate("v2", time.Hour, time.Hour),
+		"in the past":       rotate("v2", -5*time.Hour, 20*time.Hour),
+	} {
+		if bad == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	if err := rotate("v2", 4*time.Hour, 8*time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if f.public()["gaen/keys/452-v2.pem"] == "" {
+		t.Fatal("the new key is not public before it signs")
+	}
+	for i, want := range []string{"452-v1", "452-v2 452-v1", "452-v2"} {
+		f.reopen()
+		if got := signedBy(); got != want {
+			t.Fatalf("window %d is signed by %s, want %s", i, got, want)
+		}
+	}
+	if err := f.checkTree(map[diagnosis.Secret]map[string]bool{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestConfigIsChecked(t *testing.T) {
 	f := newFixture(t)
 	for name, change := range map[string]func(*Config){

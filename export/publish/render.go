@@ -11,7 +11,6 @@ import (
 	"bluekey/export"
 	"bluekey/export/exportlog"
 	"bluekey/keystore/diagnosis"
-	"bluekey/signing"
 )
 
 const defaultSplit = export.MaxKeys
@@ -63,7 +62,7 @@ func (p *Publisher) render(ctx context.Context, r *round, w *window) error {
 }
 
 func (p *Publisher) renderArchives(ctx context.Context, r *round, w *window, m *exportlog.Manifest) error {
-	signers, err := signing.ActiveSigners(p.Signers, w.End)
+	signers, err := p.activeSigners(w.End)
 	if err != nil {
 		return err
 	}

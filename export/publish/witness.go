@@ -161,7 +161,7 @@ func (p *Publisher) compareWith(where string, c exportlog.Checkpoint) error {
 
 var errAhead = errors.New("an old data folder was put back; start with --outside naming a tree or mirror that has the newest log, to catch up with it")
 
-// terms are what the policy files are rendered from.
-func (c *Config) terms() exportlog.PolicyTerms {
+// policyTerms are what the policy files are rendered from.
+func (c *Config) policyTerms() exportlog.PolicyTerms {
 	return exportlog.PolicyTerms{Log: c.LogKeys.VKeys(), URL: strings.TrimSuffix(c.URL, "/"), Witnesses: c.PolicyWitnesses, Quorum: c.Quorum}
 }
