@@ -215,16 +215,44 @@ func openAppliance(ctx context.Context, c serveCmd, log *slog.Logger) (*applianc
 }
 
 func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
-	c := &a.conf
-	if err := c.settle(log); err != nil {
+	made, err := a.openPublisher(ctx, log)
+	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(c.Data, 0o700); err != nil {
+	a.server, err = server.New(server.Config{
+		Store:        a.store,
+		Tree:         a.public(),
+		Ready:        func() error { return a.publisher.Status().Err },
+		Published:    func() (time.Time, time.Duration) { s := a.publisher.Status(); return s.LastWindow, s.LastDelay },
+		RotateSigner: a.publisher.RotateSigner,
+		Logger:       log,
+	})
+	if err != nil {
 		return err
+	}
+	if err := a.listen(); err != nil {
+		return err
+	}
+	if made && !a.conf.quiet {
+		fmt.Fprintf(os.Stderr, welcome, a.conf.Data, a.publisher.Origin, a.publisher.Region)
+	}
+	return nil
+}
+
+func (a *appliance) public() string { return filepath.Join(a.conf.Data, "public") }
+
+// openPublisher opens all but the network. made tells of a new data folder.
+func (a *appliance) openPublisher(ctx context.Context, log *slog.Logger) (made bool, err error) {
+	c := &a.conf
+	if err := c.settle(log); err != nil {
+		return made, err
+	}
+	if err := os.MkdirAll(c.Data, 0o700); err != nil {
+		return made, err
 	}
 	seed, made, err := signing.LoadOrCreateSeed(filepath.Join(c.Data, "seed"))
 	if err != nil {
-		return err
+		return made, err
 	}
 	a.store, err = keystore.Open(keystore.Options{
 		Dir:       c.Data,
@@ -237,31 +265,30 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 		Logger:    log,
 	})
 	if err != nil {
-		return err
+		return made, err
 	}
 	origin, region, err := c.identity(a.store, seed)
 	if err != nil {
-		return err
+		return made, err
 	}
 	logKeys, err := signing.NewLogKeys(origin, seed.Derive32("log ed25519"), seed.Derive32("log mldsa44"))
 	if err != nil {
-		return err
+		return made, err
 	}
 	if err := same(a.store, "log key", logKeys.VKeys()[0].String(), "the seed is not the one this data folder was made with: restore it"); err != nil {
-		return err
+		return made, err
 	}
 	signers, err := c.signers(seed)
 	if err != nil {
-		return err
+		return made, err
 	}
-	public := filepath.Join(c.Data, "public")
-	folder, err := tree.NewFolder(tree.Disk{}, public)
+	folder, err := tree.NewFolder(tree.Disk{}, a.public())
 	if err != nil {
-		return err
+		return made, err
 	}
 	staging, err := tree.NewStaging(tree.Disk{}, filepath.Join(c.Data, "staging"))
 	if err != nil {
-		return err
+		return made, err
 	}
 	conf := publish.Config{
 		Origin: origin, Region: region,
@@ -270,37 +297,20 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 		Seed: seed, Signers: signers, LogKeys: logKeys, Log: log,
 	}
 	if err := c.witnesses(&conf); err != nil {
-		return err
+		return made, err
 	}
 	if a.publisher, err = publish.New(conf, a.store, folder, staging); err != nil {
-		return err
+		return made, err
 	}
 	if c.Outside != "" {
-		if err := c.fetchOutside(ctx, public, logKeys, log); err != nil {
-			return err
+		if err := c.fetchOutside(ctx, a.public(), logKeys, log); err != nil {
+			return made, err
 		}
 	}
 	if err := a.publisher.Recover(ctx); err != nil {
-		return err
+		return made, err
 	}
-	a.server, err = server.New(server.Config{
-		Store:        a.store,
-		Tree:         public,
-		Ready:        func() error { return a.publisher.Status().Err },
-		Published:    func() (time.Time, time.Duration) { s := a.publisher.Status(); return s.LastWindow, s.LastDelay },
-		RotateSigner: a.publisher.RotateSigner,
-		Logger:       log,
-	})
-	if err != nil {
-		return err
-	}
-	if err := a.listen(); err != nil {
-		return err
-	}
-	if made && !c.quiet {
-		fmt.Fprintf(os.Stderr, welcome, c.Data, origin, region)
-	}
-	return nil
+	return made, nil
 }
 
 // welcome is what the first start of a data folder says.
@@ -614,6 +624,24 @@ func (c *revokeCmd) Run(ctx context.Context) error {
 		return errCheck
 	}
 	return nil
+}
+
+type republishCmd struct {
+	Check bool `required:"" help:"Only compare. There is no other way yet: what is published stays as it was published."`
+	serveCmd
+}
+
+func (c *republishCmd) Run(ctx context.Context) error {
+	a := &appliance{conf: c.serveCmd}
+	_, err := a.openPublisher(ctx, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	ok := false
+	if err == nil {
+		ok, err = a.publisher.Check(ctx, func(line string) { fmt.Println(line) })
+	}
+	if err = errors.Join(err, a.close()); err == nil && !ok {
+		err = errCheck
+	}
+	return err
 }
 
 type rotateSignerCmd struct {

@@ -26,6 +26,17 @@ func (s *Store) DueKeys(scheme diagnosis.Scheme, end time.Time) iter.Seq2[diagno
 	}
 }
 
+// PublishedKeys are the keys of a scheme in buckets from <= bucket < to, whether published
+// or not, in the order of DueKeys: those that a window published, if from and to are where
+// the windows before it and it itself went through.
+func (s *Store) PublishedKeys(scheme diagnosis.Scheme, from, to time.Time) iter.Seq2[diagnosis.Key, error] {
+	return func(yield func(diagnosis.Key, error) bool) {
+		if err := s.scan(scheme, seconds(from), seconds(to), yield); err != nil {
+			yield(diagnosis.Key{}, fmt.Errorf("read published %s keys: %w", scheme, err))
+		}
+	}
+}
+
 // scan yields the keys of from <= bucket < to. A bucket is in order already; several are
 // merged.
 func (s *Store) scan(scheme diagnosis.Scheme, from, to uint32, yield func(diagnosis.Key, error) bool) error {

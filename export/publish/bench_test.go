@@ -86,7 +86,7 @@ func benchmarkPublish(b *testing.B, profiles map[diagnosis.Scheme][]exportlog.Fi
 
 		b.StartTimer()
 		start := time.Now()
-		var r round
+		r := f.pub.newRound()
 		if err := f.pub.render(ctx, &r, &w); err != nil {
 			b.Fatal(err)
 		}

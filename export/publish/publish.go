@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"log/slog"
 	"maps"
 	"slices"
@@ -288,7 +289,7 @@ func (p *Publisher) Round(ctx context.Context) error {
 	if len(ended) == 0 {
 		return nil
 	}
-	var r round
+	r := p.newRound()
 	for _, scheme := range ended {
 		w, err := p.closeWindow(ctx, scheme, end)
 		if err != nil {
@@ -323,17 +324,31 @@ func (p *Publisher) Round(ctx context.Context) error {
 
 // round collects what one commit changes.
 type round struct {
+	create  func() (output, error) // where files are written
 	windows []window
 	entries [][]byte
 	plan    plan
 	erase   map[diagnosis.Scheme]time.Time
 }
 
+// output is a file being written: staged, or only hashed.
+type output interface {
+	io.Writer
+	Finish() (tree.Staged, error)
+	Discard() error
+}
+
+// newRound makes a round whose files are staged.
+func (p *Publisher) newRound() round {
+	return round{create: func() (output, error) { return p.staging.Create() }}
+}
+
 // window is one closed window and what became of it.
 type window struct {
 	keystore.Window
-	keys   int       // to publish; 0 if the window is empty or held back
-	oldest time.Time // the oldest bucket of those keys: due then at the earliest
+	keys   int                             // to publish; 0 if the window is empty or held back
+	walk   iter.Seq2[diagnosis.Key, error] // those keys, in the order of their secrets
+	oldest time.Time                       // the oldest bucket of those keys: due then at the earliest
 }
 
 // closeWindow decides whether the due keys of a scheme are published now, and pads a crowd

@@ -36,21 +36,9 @@ func (p *Publisher) render(ctx context.Context, r *round, w *window) error {
 	}
 	w.Entry = p.store.LogSize() + uint64(len(r.entries))
 	if w.keys > 0 {
-		profile := p.profile(w.Scheme)
-		if slices.Contains(profile, exportlog.Archive) {
-			if err := p.renderArchives(ctx, r, w, &m); err != nil {
-				return err
-			}
-		}
-		if slices.Contains(profile, exportlog.KeySet) {
-			if err := p.renderKeySet(ctx, r, w, &m); err != nil {
-				return err
-			}
-		}
-		if slices.Contains(profile, exportlog.IDSet) {
-			if err := p.renderIDSet(ctx, r, w, &m); err != nil {
-				return err
-			}
+		w.walk = p.store.DueKeys(w.Scheme, w.End)
+		if err := p.renderFiles(ctx, r, w, &m, p.profile(w.Scheme)); err != nil {
+			return err
 		}
 	}
 	entry, err := m.Format()
@@ -58,6 +46,24 @@ func (p *Publisher) render(ctx context.Context, r *round, w *window) error {
 		return err
 	}
 	r.entries = append(r.entries, entry)
+	return nil
+}
+
+// renderFiles writes the files of a profile, and their lines into the manifest.
+func (p *Publisher) renderFiles(ctx context.Context, r *round, w *window, m *exportlog.Manifest, profile []exportlog.FileKind) error {
+	if slices.Contains(profile, exportlog.Archive) {
+		if err := p.renderArchives(ctx, r, w, m); err != nil {
+			return err
+		}
+	}
+	if slices.Contains(profile, exportlog.KeySet) {
+		if err := p.renderKeySet(ctx, r, w, m); err != nil {
+			return err
+		}
+	}
+	if slices.Contains(profile, exportlog.IDSet) {
+		return p.renderIDSet(ctx, r, w, m)
+	}
 	return nil
 }
 
@@ -116,7 +122,7 @@ func (p *Publisher) writeKeySet(ctx context.Context, out io.Writer, w *window, m
 
 // stage writes one file of n keys with write and records it in manifest and plan.
 func (p *Publisher) stage(r *round, w *window, m *exportlog.Manifest, kind exportlog.FileKind, n int, write func(io.Writer) (export.Info, error)) error {
-	f, err := p.staging.Create()
+	f, err := r.create()
 	if err != nil {
 		return err
 	}
@@ -138,11 +144,11 @@ func (p *Publisher) stage(r *round, w *window, m *exportlog.Manifest, kind expor
 	return nil
 }
 
-// dueKeys walks the keys of a closed window and stops when ctx does.
+// dueKeys walks the keys of a window and stops when ctx does.
 func (p *Publisher) dueKeys(ctx context.Context, w *window) iter.Seq2[diagnosis.Key, error] {
 	return func(yield func(diagnosis.Key, error) bool) {
 		n := 0
-		for k, err := range p.store.DueKeys(w.Scheme, w.End) {
+		for k, err := range w.walk {
 			if n++; err == nil && n%4096 == 0 {
 				err = ctx.Err()
 			}

@@ -1,0 +1,172 @@
+package publish
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"iter"
+	"path"
+	"time"
+
+	"bluekey/export"
+	"bluekey/export/exportlog"
+	"bluekey/export/tree"
+	"bluekey/keystore/diagnosis"
+)
+
+// Check renders every window still held again, from the store, and compares it with what
+// its manifest says: the same bytes if this build has the manifest's encoder, else the same
+// keys as in the published file. It changes nothing. report hears of each window; ok is
+// whether all agree.
+func (p *Publisher) Check(ctx context.Context, report func(string)) (ok bool, err error) {
+	ok = true
+	for _, scheme := range diagnosis.Schemes {
+		windows, err := p.store.Windows(scheme)
+		if err != nil {
+			return false, err
+		}
+		from := time.Unix(0, 0) // keys of windows before the first one held are gone
+		for _, held := range windows {
+			if !held.Published {
+				continue
+			}
+			w := window{Window: held, walk: p.store.PublishedKeys(scheme, from, held.Through)}
+			from = held.Through
+			m, err := p.manifest(held.Entry)
+			if err != nil {
+				return false, err
+			}
+			how, err := p.checkWindow(ctx, &w, m)
+			var differs *differsError
+			switch {
+			case err == nil:
+				report(fmt.Sprintf("same    entry %d: %s window to %s, %d keys: %s", held.Entry, scheme, held.End.Format(time.RFC3339), m.Keys, how))
+			case errors.As(err, &differs):
+				ok = false
+				report(fmt.Sprintf("DIFFERS entry %d: %s window to %s: %v", held.Entry, scheme, held.End.Format(time.RFC3339), err))
+			default:
+				return false, fmt.Errorf("rendering the %s window to %s again: %w", scheme, held.End.Format(time.RFC3339), err)
+			}
+		}
+	}
+	return ok, nil
+}
+
+// differsError is a verdict, not a failure to reach one.
+type differsError struct{ what string }
+
+func (e *differsError) Error() string { return e.what }
+
+func (p *Publisher) checkWindow(ctx context.Context, w *window, m exportlog.Manifest) (how string, err error) {
+	for _, err := range w.walk {
+		if err != nil {
+			return "", err
+		}
+		w.keys++
+	}
+	if w.keys != m.Keys {
+		return "", &differsError{fmt.Sprintf("the store holds %d keys of it, the log says %d", w.keys, m.Keys)}
+	}
+	if m.Encoder != export.Encoder {
+		return "the keys (another encoder, " + m.Encoder + ")", p.compareKeys(ctx, w, m)
+	}
+	again := m
+	again.Signers, again.Files = nil, nil
+	r := round{create: func() (output, error) { return &hashed{hash: sha256.New()}, nil }}
+	if err := p.renderFiles(ctx, &r, w, &again, kinds(m.Files)); err != nil {
+		return "", err
+	}
+	if len(again.Files) != len(m.Files) {
+		return "", &differsError{fmt.Sprintf("it makes %d files, the log names %d", len(again.Files), len(m.Files))}
+	}
+	for i, f := range again.Files {
+		if f != m.Files[i] {
+			return "", &differsError{fmt.Sprintf("%s comes out as %s", m.Files[i].Path, f.Path)}
+		}
+	}
+	return "byte for byte", nil
+}
+
+// kinds is the profile that gave a window its files.
+func kinds(files []exportlog.File) []exportlog.FileKind {
+	var profile []exportlog.FileKind
+	for _, f := range files {
+		profile = append(profile, exportlog.FileKind(path.Ext(f.Path)[1:]))
+	}
+	return profile
+}
+
+// compareKeys compares the keys in the published files with those in the store, of a window
+// that another build has encoded. Parts of a split archive follow each other.
+func (p *Publisher) compareKeys(ctx context.Context, w *window, m exportlog.Manifest) error {
+	sums := map[exportlog.FileKind]*keySum{}
+	for _, f := range m.Files {
+		kind := exportlog.FileKind(path.Ext(f.Path)[1:])
+		if kind == exportlog.IDSet {
+			continue // holds no keys; its encoding has a version of its own
+		}
+		data, err := p.folder.Get(f.Path, f.Size)
+		if err != nil {
+			return err
+		}
+		file, err := export.OpenFile(tree.NewBlob(data), int64(len(data)))
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.Path, err)
+		}
+		if sums[kind] == nil {
+			sums[kind] = &keySum{}
+		}
+		if err := sums[kind].add(file.Keys()); err != nil {
+			return fmt.Errorf("%s: %w", f.Path, err)
+		}
+	}
+	var want keySum
+	if err := want.add(p.dueKeys(ctx, w)); err != nil {
+		return err
+	}
+	for kind, got := range sums {
+		if *got != want {
+			return &differsError{fmt.Sprintf("the .%s files hold other keys than the store", kind)}
+		}
+	}
+	return nil
+}
+
+// keySum is a sum over a set of keys that does not depend on their order: both are ours,
+// nobody looks for collisions.
+type keySum struct{ words [4]uint64 }
+
+func (s *keySum) add(keys iter.Seq2[diagnosis.Key, error]) error {
+	for k, err := range keys {
+		if err != nil {
+			return err
+		}
+		line := fmt.Appendf(nil, "%s %d %d %d %d %d ", k.Scheme, k.Start, k.Count, k.Report, k.Onset, k.Risk)
+		sum := sha256.Sum256(append(line, k.Bytes()...))
+		for i := range s.words {
+			for j := range 8 {
+				s.words[i] += uint64(sum[8*i+j]) << (8 * j)
+			}
+		}
+	}
+	return nil
+}
+
+// hashed is an output that keeps nothing but size and digest.
+type hashed struct {
+	hash hash.Hash
+	size int64
+}
+
+func (h *hashed) Write(p []byte) (int, error) {
+	h.size += int64(len(p))
+	return h.hash.Write(p)
+}
+
+func (h *hashed) Finish() (tree.Staged, error) {
+	return tree.Staged{Size: h.size, SHA256: [32]byte(h.hash.Sum(nil))}, nil
+}
+
+func (h *hashed) Discard() error { return nil }
