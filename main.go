@@ -66,10 +66,11 @@ type commands struct {
 	Rotate   struct {
 		Signer rotateSignerCmd `cmd:"" help:"Introduce a new key for export.sig through the log, and retire the present ones."`
 	} `cmd:"" help:"Change keys, through the socket of a running appliance."`
-	Witness witnessCmd `cmd:"" help:"Cosign the checkpoints of other logs."`
-	Keys    keysCmd    `cmd:"" help:"Print what to pin: the keys of a log, its policy, and the policy's digest."`
-	Drill   drillCmd   `cmd:"" help:"Rehearse the whole service with simulated phones."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Republish republishCmd `cmd:"" help:"Render every window still held again and compare; the appliance must not run."`
+	Witness   witnessCmd   `cmd:"" help:"Cosign the checkpoints of other logs."`
+	Keys      keysCmd      `cmd:"" help:"Print what to pin: the keys of a log, its policy, and the policy's digest."`
+	Drill     drillCmd     `cmd:"" help:"Rehearse the whole service with simulated phones."`
+	Version   versionCmd   `cmd:"" help:"Print the version."`
 }
 
 func main() {
