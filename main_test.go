@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -261,6 +262,16 @@ func TestKillUnderLoad(t *testing.T) {
 		t.Fatalf("only %d keys were acknowledged: the load was no load", len(acked))
 	}
 	t.Logf("%d acknowledged keys, none lost", len(acked))
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add([]byte("region: VN-HP\nmin_keys: 5\nsigner: [452-v2@2026-12-01T00:00:00Z]\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		values, err := parseConfig(data, reflect.TypeFor[serveCmd]())
+		if err == nil && values["config"] != "" {
+			t.Fatal("a config file names another")
+		}
+	})
 }
 
 // mayImport says which packages of ours each package may import directly. A package
