@@ -123,6 +123,34 @@ func BenchmarkUpload(b *testing.B) {
 	b.ReportMetric(residentMB(b), "RSS-MB")
 }
 
+// BenchmarkUngroup seals a window of 500 uploads.
+func BenchmarkUngroup(b *testing.B) {
+	s := mustOpen(b, benchOptions(b.TempDir()))
+	defer mustClose(b, s)
+	preload(b, s, benchKeys(b), 0)
+	r := rand.New(rand.NewPCG(1, 13))
+	b.ResetTimer()
+	for range b.N {
+		b.StopTimer()
+		codes, err := issueCodes(s, 500)
+		if err != nil {
+			b.Fatal(err)
+		}
+		keys := make([]diagnosis.Key, 14)
+		for _, code := range codes {
+			for d := range keys {
+				keys[d] = randomKey(r, time.Now(), d+1)
+			}
+			mustUpload(b, s, code, keys)
+		}
+		b.StartTimer()
+		if err := s.Ungroup(context.Background()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(residentMB(b), "RSS-MB")
+}
+
 // BenchmarkDueKeys scans the keys of one bucket.
 func BenchmarkDueKeys(b *testing.B) {
 	s := mustOpen(b, benchOptions(b.TempDir()))

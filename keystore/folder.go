@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -16,7 +15,7 @@ import (
 // holds one line, "bluekey data N"; a program refuses a folder of a newer layout.
 const Version = 1
 
-const versionPrefix = "bluekey data "
+const versionLine = "bluekey data %d\n"
 
 // openFolder makes the data folder if need be, locks it, and checks its version. The
 // lock's Close gives it free.
@@ -41,14 +40,13 @@ func checkVersion(disk vfs.FS, dir string) error {
 		if _, err := disk.Stat(disk.PathJoin(dir, "store")); err == nil {
 			return fmt.Errorf("data folder %s has a store but no VERSION: restore the whole folder", dir)
 		}
-		return writeSynced(disk, dir, "VERSION", versionPrefix+strconv.Itoa(Version)+"\n")
+		return writeSynced(disk, dir, "VERSION", fmt.Sprintf(versionLine, Version))
 	}
 	if err != nil {
 		return fmt.Errorf("read data folder version: %w", err)
 	}
-	digits, ok := strings.CutPrefix(strings.TrimSuffix(string(text), "\n"), versionPrefix)
-	v, err := strconv.Atoi(digits)
-	if !ok || err != nil || v < 1 {
+	var v int
+	if _, err := fmt.Sscanf(string(text), versionLine, &v); err != nil || v < 1 || string(text) != fmt.Sprintf(versionLine, v) {
 		return fmt.Errorf("%s: not the VERSION of a bluekey data folder", name)
 	}
 	if v > Version {

@@ -54,6 +54,10 @@ func TestVersion(t *testing.T) {
 		{"zero", "bluekey data 0\n", "not the VERSION"},
 		{"empty", "", "not the VERSION"},
 		{"something else", "1\n", "not the VERSION"},
+		{"a second spelling", "bluekey data 01\n", "not the VERSION"},
+		{"no line end", "bluekey data 1", "not the VERSION"},
+		{"more behind it", "bluekey data 1\n\n", "not the VERSION"},
+		{"beyond any number", "bluekey data 99999999999999999999\n", "not the VERSION"},
 		{"this one", "bluekey data 1\n", ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {

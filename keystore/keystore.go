@@ -63,6 +63,7 @@ type Store struct {
 	mu     sync.Mutex
 	chains [len(schemes)]chain // by scheme
 
+	retired atomic.Pointer[string] // what Retire was told; nil before. The gate guards it too
 	logSize atomic.Uint64
 	open    counters // since the start of the process
 	sealed  counters // as they stood when a window was closed last
@@ -134,6 +135,9 @@ func (s *Store) load() (err error) {
 			return err
 		}
 		s.chains[scheme], s.closed[scheme] = c, c.end
+	}
+	if err := s.loadRetired(); err != nil {
+		return err
 	}
 	size, err := s.getNumber(logState, 8)
 	if err != nil {

@@ -26,8 +26,8 @@ type Publication struct {
 	// Plan says what is to be done outside the store. It is kept until Applied; an empty
 	// one asks for nothing.
 	Plan []byte
-	// EraseThrough erases the keys in buckets below a time, by scheme, and the windows
-	// that ended by then. They must be published.
+	// EraseThrough erases, by scheme, the windows that ended by a time and the published
+	// keys in buckets below it. Keys not published yet stay.
 	EraseThrough map[diagnosis.Scheme]time.Time
 }
 
@@ -157,16 +157,15 @@ func (w *commitWriter) erase(through map[diagnosis.Scheme]time.Time) {
 			continue
 		}
 		c := &w.chains[scheme]
-		if !whole(t) || seconds(t) > c.through {
-			w.fail("erase %s keys below %v, but they are published below %v only", scheme, t, instant(c.through))
+		if !whole(t) || seconds(t) > c.end {
+			w.fail("erase %s windows to %v, but the last one ended at %v", scheme, t, instant(c.end))
 			return
 		}
-		if seconds(t) <= c.erased {
-			continue
+		w.try(w.b.DeleteRange(schemeRow(windowRow, scheme, 0), schemeRow(windowRow, scheme, seconds(t)+1), nil))
+		if below := min(seconds(t), c.through); below > c.erased {
+			c.erased = below
+			w.eraseRange(schemeRow(keyRow, scheme, 0), schemeRow(keyRow, scheme, below))
 		}
-		c.erased = seconds(t)
-		w.eraseRange(schemeRow(keyRow, scheme, 0), schemeRow(keyRow, scheme, c.erased))
-		w.eraseRange(schemeRow(windowRow, scheme, 0), schemeRow(windowRow, scheme, c.erased+1))
 	}
 }
 
@@ -184,7 +183,7 @@ func (w *commitWriter) forgetOldKeys() {
 	}
 }
 
-// eraseRange erases rows. They lie in files until Scrub, which the mark reminds of.
+// eraseRange erases rows of keys. They lie in files until Scrub, which the mark reminds of.
 func (w *commitWriter) eraseRange(from, to []byte) {
 	w.try(w.b.DeleteRange(from, to, nil))
 	w.set(eraseState, nil)

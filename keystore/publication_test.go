@@ -130,7 +130,7 @@ func TestCommitRefuses(t *testing.T) {
 		{"through after its end", func(p *Publication) { p.Windows[0].Through = p.Windows[0].End.Add(time.Second) }},
 		{"through before the last one's", func(p *Publication) { p.Windows[0].Through = p.Windows[0].Start.Add(-time.Second) }},
 		{"parts of a second", func(p *Publication) { p.Windows[0].End = p.Windows[0].End.Add(-time.Millisecond) }},
-		{"erasing what is not published", func(p *Publication) {
+		{"erasing what is to come", func(p *Publication) {
 			p.EraseThrough = map[diagnosis.Scheme]time.Time{scheme: p.Windows[0].End.Add(time.Second)}
 		}},
 	} {
@@ -145,6 +145,32 @@ func TestCommitRefuses(t *testing.T) {
 	}
 	if err := s.Commit(publicationOf(s, scheme, end, true)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// However long nothing was published, erasing old windows takes no key with it that waits.
+func TestErasureKeepsWhatWaits(t *testing.T) {
+	const scheme = diagnosis.GAEN
+	s, c := newStore(t)
+	mustUpload(t, s, mustIssue(t, s, 1)[0], caseKeys(t, scheme, 1, c.Now(), 3))
+	for range 3 {
+		c.advance(testPeriod)
+		_, end := closeWindow(t, s, scheme)
+		p := publicationOf(s, scheme, end, false)
+		p.EraseThrough = map[diagnosis.Scheme]time.Time{scheme: end}
+		if err := s.Commit(p); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Scrub(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if w, err := s.Windows(scheme); len(w) != 0 || err != nil {
+		t.Errorf("%d windows left, %v", len(w), err)
+	}
+	c.advance(testPeriod)
+	if got := publish(t, s, scheme, time.Time{}); len(got) != 3 {
+		t.Errorf("%d keys left of 3 that waited", len(got))
 	}
 }
 

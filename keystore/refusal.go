@@ -16,6 +16,7 @@ const (
 	Overlap     Reason = "overlap"      // keys that one phone cannot have used at the same time
 	Malformed   Reason = "malformed"    // a shape that no situation makes right
 	Busy        Reason = "busy"         // too many uploads wait already
+	Closed      Reason = "closed"       // the service has a successor and takes nothing any more
 )
 
 // Refusal says what was wrong with an upload. Nothing of a refused upload is stored, and

@@ -60,6 +60,9 @@ func (s *Store) Upload(ctx context.Context, u Upload) (Receipt, error) {
 	defer release()
 	s.gate.RLock()
 	defer s.gate.RUnlock()
+	if s.retired.Load() != nil {
+		return Receipt{}, &Refusal{Reason: Closed, Index: -1}
+	}
 
 	claim, err := s.desk.Redeem(code, kind, digest(u.Keys))
 	if err != nil {

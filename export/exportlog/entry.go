@@ -11,7 +11,8 @@ import (
 	"bluekey/keystore/diagnosis"
 )
 
-// Entry is one entry of the log: a Manifest, SmallFile, SignerChange, Erasure or Incident.
+// Entry is one entry of the log: a Manifest, SmallFile, SignerChange, Erasure, Incident,
+// Opening or Closing.
 type Entry interface {
 	// Format gives the one text of the entry. It refuses values that ParseEntry would
 	// refuse, so that nothing unreadable is ever appended.
@@ -52,6 +53,10 @@ func ParseEntry(text []byte) (Entry, error) {
 		e = Erasure{Time: l.number("time "), Scheme: parseScheme(l), Through: l.number("through ")}
 	case "bluekey incident v1":
 		e = Incident{Time: l.number("time "), Text: l.next("text ")}
+	case "bluekey opening v1":
+		e = parseOpening(l)
+	case "bluekey closing v1":
+		e = parseClosing(l)
 	default:
 		return nil, fmt.Errorf("log entry: unknown first line %.40q", first)
 	}

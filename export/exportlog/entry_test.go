@@ -87,6 +87,7 @@ func entries(t testing.TB) []Entry {
 		SmallFile{Path: "notice/vi/index.html"},
 		Erasure{Time: 20470 * day, Scheme: diagnosis.Bluezone, Through: 20456 * day},
 		Incident{Time: 20454 * day, Text: "Máy chủ ngừng từ 02:00 đến 05:00 (mất điện)."},
+		opening(), closing(t),
 	}
 }
 

@@ -103,11 +103,16 @@ func (a *audit) run(ctx context.Context) error {
 	return a.exports(ctx)
 }
 
-// readMutable reads a file of a fixed path. A missing one is a finding, and nil.
+// readMutable reads a file of a fixed path. One that is missing or too large is a finding,
+// and nil.
 func (a *audit) readMutable(ctx context.Context, path string, limit int64, missing Code) ([]byte, error) {
 	data, err := tree.ReadAll(ctx, a.source, path, limit)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		a.report.find(missing, path, "the file is missing")
+		return nil, nil
+	case errors.Is(err, tree.ErrTooLarge):
+		a.report.find(missing, path, "%v", err)
 		return nil, nil
 	}
 	if err == nil && data == nil {
@@ -248,6 +253,8 @@ func (a *audit) small(ctx context.Context, code Code, entry uint64, f exportlog.
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		a.report.findEntry(code, entry, f.Path, "the file is missing")
+	case errors.Is(err, tree.ErrTooLarge):
+		a.report.findEntry(code, entry, f.Path, "%v, the log says %d", err, f.Size)
 	case err != nil:
 		return err
 	case !f.Matches(data):

@@ -495,11 +495,20 @@ func TestAuditOverHTTP(t *testing.T) {
 		t.Fatal(err)
 	}
 	found(t, auditAt(t, source, s.pinned(), nil, now), "")
-	for _, path := range []string{"checkpoint", "index.json", s.partial("tile/entries/"), s.partial("tile/0/"), s.path(".zip"), s.path(".tlog-proof"), "policy"} {
-		endless.Store(path)
-		_, err := Audit(context.Background(), source, options(s.pinned(), now))
-		if err == nil || !strings.Contains(err.Error(), path) {
-			t.Errorf("%s without end: %v", path, err)
+	// A file without end is a finding: it does not keep the rest from being audited.
+	for _, row := range []struct {
+		path string
+		code Code
+	}{
+		{"checkpoint", CodeCheckpoint}, {"index.json", CodeIndex}, {"gaen/index.txt", CodeIndex}, {"policy", CodePolicy},
+		{s.partial("tile/entries/"), CodeTile}, {s.partial("tile/0/"), CodeTile}, {s.path(".pem"), CodeSignerKey},
+		{s.path(".zip"), CodeFileBytes}, {s.path(".keys"), CodeFileBytes}, {s.path(".tlog-proof"), CodeProof},
+	} {
+		endless.Store(row.path)
+		found(t, auditAt(t, source, s.pinned(), nil, now), string(row.code), row.path+": ", tree.ErrTooLarge.Error())
+		ok, lines := verify(t, VerifyOptions{}, server.URL)
+		if row.code != CodeTile && ok && row.path != "gaen/index.txt" {
+			t.Errorf("%s without end is verified: %s", row.path, lines)
 		}
 	}
 }

@@ -18,6 +18,8 @@ import (
 // contents is what a file was found to hold.
 type contents struct {
 	export.File
+	ids      *idsFound // of an ID set; nil for a file of keys
+	blob     tree.Blob // open if the file is to be compared with others, else nil
 	sum      keySum
 	earliest diagnosis.Interval // at which a key ends
 	latest   diagnosis.Interval
@@ -64,12 +66,13 @@ type listed struct {
 	kind     exportlog.FileKind
 	part     int // of parts, for archives, from 1
 	parts    int
+	keep     bool // leave it open after its check, to be compared with others
 }
 
 // files are the files of a manifest.
 func files(m *exportlog.Manifest) ([]listed, error) {
 	list := make([]listed, len(m.Files))
-	parts := 0
+	parts, sets := 0, false
 	for i, f := range m.Files {
 		p, err := exportlog.ParseExportPath(f.Path)
 		if err != nil {
@@ -79,9 +82,10 @@ func files(m *exportlog.Manifest) ([]listed, error) {
 		if p.Kind == exportlog.Archive {
 			parts++
 		}
+		sets = sets || p.Kind == exportlog.IDSet
 	}
 	for i := range list {
-		list[i].parts = parts
+		list[i].parts, list[i].keep = parts, sets
 	}
 	return list, nil
 }
@@ -91,7 +95,7 @@ type signerKey func(name string) (*ecdsa.PublicKey, error)
 
 // check opens the file and holds it against its manifest: size and digest, then contents.
 func (l listed) check(ctx context.Context, s tree.Source, sum summer, key signerKey) (*contents, error) {
-	if l.file.Size > maxFile {
+	if l.file.Size > l.limit() {
 		return nil, flawf(CodeContents, "%d bytes, more than any export has", l.file.Size)
 	}
 	blob, err := s.Open(ctx, l.file.Path, l.file.Size+slack)
@@ -99,9 +103,25 @@ func (l listed) check(ctx context.Context, s tree.Source, sum summer, key signer
 		return nil, flawf(CodeFileMissing, "the file is missing")
 	}
 	if err != nil {
-		return nil, err
+		return nil, tooLarge(CodeFileBytes, err)
 	}
-	defer blob.Close()
+	c, err := l.checkBlob(ctx, blob, sum, key)
+	if err != nil || !l.keep {
+		return c, errors.Join(err, blob.Close())
+	}
+	c.blob = blob
+	return c, nil
+}
+
+// limit is how large the file may be.
+func (l listed) limit() int64 {
+	if l.kind == exportlog.IDSet {
+		return maxIDSet
+	}
+	return maxFile
+}
+
+func (l listed) checkBlob(ctx context.Context, blob tree.Blob, sum summer, key signerKey) (*contents, error) {
 	if blob.Size() != l.file.Size {
 		return nil, flawf(CodeFileBytes, "%d bytes, the log says %d", blob.Size(), l.file.Size)
 	}
@@ -115,12 +135,11 @@ func (l listed) check(ctx context.Context, s tree.Source, sum summer, key signer
 	return l.checkContents(ctx, blob, sum, key)
 }
 
-// checkContents holds what the right bytes contain against their manifest. Of an ID set it
-// gives nil: nothing here opens one. An archive must be signed by every signer that the
-// manifest names, unless key is nil.
+// checkContents holds what the right bytes contain against their manifest. An archive must
+// be signed by every signer that the manifest names, unless key is nil.
 func (l listed) checkContents(ctx context.Context, blob tree.Blob, sum summer, key signerKey) (*contents, error) {
 	if l.kind == exportlog.IDSet {
-		return nil, nil
+		return l.checkIDs(blob)
 	}
 	c, err := readContents(ctx, blob, sum)
 	if err != nil {

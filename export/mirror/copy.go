@@ -191,7 +191,14 @@ func (c *copier) put(path string, data []byte) error {
 		c.Written++
 		c.Bytes += int64(len(data))
 	}
-	return c.folder.Put(path, data)
+	err := c.folder.Put(path, data)
+	if errors.Is(err, tree.ErrTaken) {
+		// What was audited is what the log names. So a bucket's own object is damaged.
+		if err = c.folder.Remove(path); err == nil {
+			err = c.folder.Put(path, data)
+		}
+	}
+	return err
 }
 
 // paths are the files that a copy gets before the tiles, and those after them. A proof has
@@ -256,7 +263,7 @@ func (c *copier) list(dir string) ([]string, error) {
 // source is asked anything. A damaged index is not its business: this pass replaces it.
 func (c *copier) expire(a *audit) error {
 	data, err := c.folder.Get(exportlog.IndexPath, exportlog.MaxIndex)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, tree.ErrTooLarge) {
 		return nil
 	}
 	if err != nil {

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -41,15 +39,15 @@ func (a *audit) exports(ctx context.Context) error {
 	}
 	sum := newSummer()
 	var mu sync.Mutex
-	group, ctx := errgroup.WithContext(ctx)
+	group, running := errgroup.WithContext(ctx)
 	group.SetLimit(max(beside, runtime.GOMAXPROCS(0)))
 	each := func(list []*publication, check func(context.Context, *publication) error) {
 		for _, w := range list {
 			group.Go(func() error {
-				if err := ctx.Err(); err != nil {
+				if err := running.Err(); err != nil {
 					return err
 				}
-				err := check(ctx, w)
+				err := check(running, w)
 				mu.Lock()
 				defer mu.Unlock()
 				a.progress.Files += len(w.Files)
@@ -63,7 +61,7 @@ func (a *audit) exports(ctx context.Context) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	return a.strays()
+	return a.strays(ctx)
 }
 
 // window checks every file of one window.
@@ -73,12 +71,15 @@ func (a *audit) window(ctx context.Context, w *publication, sum summer) error {
 		return err
 	}
 	total, good := sums{}, true
-	for _, l := range list {
+	found := make([]*contents, len(list))
+	defer func() { closeAll(found) }()
+	for i, l := range list {
 		c, err := l.check(ctx, a.source, sum, a.signerKey)
 		f, err := flawOf(err)
 		if err != nil {
 			return err
 		}
+		found[i] = c
 		switch {
 		case f != nil && f.code == CodeFileMissing && a.now.Unix() >= keptUntil(&w.Manifest):
 			// It may go from now on; whether the log says so in time is the ledger's business.
@@ -99,9 +100,30 @@ func (a *audit) window(ctx context.Context, w *publication, sum summer) error {
 		}
 	}
 	a.count(len(list), total)
-	if good {
-		if err := total.compare(); err != nil {
-			a.report.findEntry(CodeDisagree, w.entry, list[slices.IndexFunc(list, isKeySet)].file.Path, "%v", err)
+	if !good {
+		return nil
+	}
+	if err := total.compare(); err != nil {
+		a.report.findEntry(CodeDisagree, w.entry, list[slices.IndexFunc(list, isKeySet)].file.Path, "%v", err)
+		return nil
+	}
+	return a.idSets(ctx, w, list, found)
+}
+
+// idSets holds the ID sets of a window against its keys, if it has any, and counts them.
+func (a *audit) idSets(ctx context.Context, w *publication, list []listed, found []*contents) error {
+	compared, err := compareIDs(ctx, list, found)
+	f, err := flawOf(err)
+	if err != nil {
+		return err
+	}
+	for i, l := range list {
+		switch {
+		case l.kind != exportlog.IDSet:
+		case f != nil:
+			a.report.findEntry(f.code, w.entry, l.file.Path, "%v", f)
+		default:
+			a.report.idSet(found[i].ids, compared)
 		}
 	}
 	return nil
@@ -130,7 +152,7 @@ func (a *audit) signerKey(name string) (*ecdsa.PublicKey, error) {
 
 // ages holds the ends of the keys of a file against the terms of its window.
 func (a *audit) ages(w *publication, l listed, c *contents) {
-	if c == nil || c.sum.keys == 0 {
+	if c == nil || c.ids != nil || c.sum.keys == 0 {
 		return
 	}
 	end := time.Unix(w.End, 0)
@@ -155,6 +177,10 @@ func (a *audit) proof(ctx context.Context, w *publication, path string) error {
 		a.report.findEntry(CodeProof, w.entry, path, "the file is missing")
 		return nil
 	}
+	if errors.Is(err, tree.ErrTooLarge) {
+		a.report.findEntry(CodeProof, w.entry, path, "%v", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -174,25 +200,26 @@ func (a *audit) absent(ctx context.Context, w *publication) error {
 		return nil
 	}
 	for _, f := range w.Files {
-		blob, err := a.source.Open(ctx, f.Path, min(f.Size, maxFile)+slack)
-		if errors.Is(err, fs.ErrNotExist) {
+		blob, err := a.source.Open(ctx, f.Path, min(f.Size, maxIDSet)+slack)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			continue
-		}
-		if err != nil {
+		case err == nil:
+			if err := blob.Close(); err != nil {
+				return fmt.Errorf("reading %s: %w", f.Path, err)
+			}
+		case !errors.Is(err, tree.ErrTooLarge): // whatever else lies there
 			return err
-		}
-		if err := blob.Close(); err != nil {
-			return fmt.Errorf("reading %s: %w", f.Path, err)
 		}
 		a.late(w, f.Path)
 	}
 	return nil
 }
 
-// strays looks, where the source is a folder and can be listed, for export files of no
-// window that the log still has.
-func (a *audit) strays() error {
-	folder, ok := a.source.(tree.FolderSource)
+// strays looks, where the source can be listed as folders and buckets can, for export files
+// of no window that the log still has.
+func (a *audit) strays(ctx context.Context) error {
+	source, ok := a.source.(tree.Lister)
 	if !ok {
 		return nil
 	}
@@ -202,17 +229,17 @@ func (a *audit) strays() error {
 			known[f.Path], known[f.Path+exportlog.ProofSuffix] = true, true
 		}
 	}
-	entries, err := os.ReadDir(filepath.Join(string(folder), "exports"))
+	names, err := source.List(ctx, "exports")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("listing the exports: %w", err)
 	}
-	for _, e := range entries {
+	for _, name := range names {
 		// A proof that was being rewritten when the power failed is neither served nor a
 		// key of anybody.
-		if path := "exports/" + e.Name(); !known[path] && !strings.HasSuffix(path, exportlog.ProofSuffix+".new") {
+		if path := "exports/" + name; !known[path] && !strings.HasSuffix(path, exportlog.ProofSuffix+".new") {
 			a.report.find(CodeFileStray, path, "no window within retention names it")
 		}
 	}

@@ -46,7 +46,7 @@ func MirrorAll(ctx context.Context, sources []tree.Source, place Place, o AuditO
 func mirrorOne(ctx context.Context, s tree.Source, place Place, o AuditOptions, taken map[string]bool) (*Copied, error) {
 	none := &Copied{Report: newAudit(s, o).report}
 	signed, err := tree.ReadAll(ctx, s, exportlog.CheckpointPath, exportlog.MaxCheckpoint)
-	if err != nil {
+	if err != nil && !errors.Is(err, tree.ErrTooLarge) {
 		return none, fmt.Errorf("mirroring %s: %w", s, err)
 	}
 	opened, err := o.Policy.Open(signed)
@@ -75,6 +75,16 @@ func folderOf(origin string) string {
 		}
 	}
 	return string(name)
+}
+
+// Headers says how the files of a copy are to be served from a bucket, be the copy a tree
+// itself or the folders that MirrorAll makes. It is a tree.Headers.
+func Headers(path string) (contentType, cacheControl string, ok bool) {
+	row, ok := exportlog.Lookup(path)
+	if _, below, inFolder := strings.Cut(path, "/"); !ok && inFolder {
+		row, ok = exportlog.Lookup(below)
+	}
+	return row.ContentType, row.CacheControl, ok
 }
 
 // writeFeeds lists the copies that lie in a place.

@@ -26,12 +26,16 @@ func (v *verifier) loose(ctx context.Context, s tree.Source, name string) error 
 }
 
 func (v *verifier) looseLine(ctx context.Context, s tree.Source, name string, line *Line) error {
-	blob, err := s.Open(ctx, name, maxFile)
+	limit := int64(maxFile)
+	if path.Ext(name) == "."+string(exportlog.IDSet) {
+		limit = maxIDSet
+	}
+	blob, err := s.Open(ctx, name, limit)
 	if errors.Is(err, fs.ErrNotExist) {
 		return flawf(CodeFileMissing, "the file is missing")
 	}
 	if err != nil {
-		return err
+		return tooLarge(CodeFileBytes, err)
 	}
 	defer blob.Close()
 	h, err := v.around(ctx, s)
@@ -40,7 +44,7 @@ func (v *verifier) looseLine(ctx context.Context, s tree.Source, name string, li
 	}
 	proof, err := tree.ReadAll(ctx, s, name+exportlog.ProofSuffix, exportlog.MaxProof)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return tooLarge(CodeProof, err)
 	}
 	proofless := err != nil
 	switch {
@@ -99,6 +103,9 @@ func (v *verifier) proved(ctx context.Context, h *home, blob tree.Blob, proof []
 		return err
 	}
 	v.contents(line, h, l, c)
+	if c.ids != nil {
+		line.Notes = append(slices.Clone(line.Notes), "not compared with the keys of its window, which may lie beside it in its tree")
+	}
 	return nil
 }
 

@@ -54,11 +54,20 @@ func flawOf(err error) (*flaw, error) {
 	return nil, err
 }
 
-// read reads a small file of a tree. A missing one is a flaw of this code.
+// read reads a small file of a tree. A missing or endless one is a flaw of this code.
 func read(ctx context.Context, s tree.Source, path string, limit int64, missing Code) ([]byte, error) {
 	data, err := tree.ReadAll(ctx, s, path, limit)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, flawf(missing, "%s is missing", path)
 	}
-	return data, err
+	return data, tooLarge(missing, err)
+}
+
+// tooLarge makes a flaw of this code of a file over its limit. Whoever serves one must not
+// keep an audit from being finished.
+func tooLarge(code Code, err error) error {
+	if errors.Is(err, tree.ErrTooLarge) {
+		return flawf(code, "%w", err)
+	}
+	return err
 }

@@ -26,6 +26,9 @@ func (r *Report) String() string {
 		fmt.Fprintf(&b, ", continuing the %d seen before", r.Since)
 	}
 	fmt.Fprintf(&b, "; %d windows; %d files opened with %d keys\n", r.Windows, r.Files, r.Keys)
+	if r.IDSets > 0 {
+		fmt.Fprintf(&b, "seen    %d ID sets of %d IDs, %d of them published without keys; one false answer in %.0f\n", r.IDSets, r.IDs, r.Keyless, r.OneFalseIn)
+	}
 	if len(r.Cosigners) > 0 {
 		fmt.Fprintf(&b, "seen    cosigned by %s\n", strings.Join(r.Cosigners, ", "))
 	}

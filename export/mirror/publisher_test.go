@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,13 +19,13 @@ import (
 	"bluekey/signing"
 )
 
-// What the real publisher publishes, from the first entry to long after the first erasure,
-// is clean at every instant, and so is the mirror that follows it.
-func TestRealPublisherIsClean(t *testing.T) {
-	ctx := context.Background()
-	now := time.Date(2026, 11, 23, 13, 30, 0, 0, time.UTC) // in the middle of a period
-	clock := func() time.Time { return now }
-	disk := vfs.NewMem()
+// realTerms are the period and the hold of realPublisher.
+const realTerms = 4 * time.Hour
+
+// realPublisher is a publisher on a store in memory whose tree is in the folder public of
+// root, recovered and ready for its first round.
+func realPublisher(t *testing.T, disk vfs.FS, public tree.FS, root string, clock func() time.Time, profiles ...string) (*publish.Publisher, *keystore.Store, *exportlog.Policy) {
+	t.Helper()
 	seed := signing.SeedOf([32]byte{7})
 	keys, err := signing.NewLogKeys(origin, seed.Derive32("ed"), seed.Derive32("mldsa"))
 	if err != nil {
@@ -34,36 +35,39 @@ func TestRealPublisherIsClean(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const terms = 4 * time.Hour
 	store, err := keystore.Open(keystore.Options{
-		Dir: "/data", FS: disk, CodeKey: [32]byte{1}, DedupeKey: [32]byte{2}, Period: terms, Hold: terms, CacheSize: 8 << 20, CodeCap: 1 << 20,
+		Dir: "/data", FS: disk, CodeKey: [32]byte{1}, DedupeKey: [32]byte{2}, Period: realTerms, Hold: realTerms, CacheSize: 8 << 20, CodeCap: 1 << 20,
 		Now: clock, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if err := store.Close(); err != nil {
 			t.Error(err)
 		}
-	}()
-	public := memDisk{disk}
-	folder, err := tree.NewFolder(public, "/data/public")
+	})
+	folder, err := tree.NewFolder(public, root+"/public")
 	if err != nil {
 		t.Fatal(err)
 	}
-	staging, err := tree.NewStaging(public, "/data/staging")
+	staging, err := tree.NewStaging(public, root+"/staging")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds, err := publish.ParseProfiles(strings.Join(profiles, ","))
 	if err != nil {
 		t.Fatal(err)
 	}
 	p, err := publish.New(publish.Config{
-		Origin: origin, Region: "VN-HP", Period: terms, Hold: terms, Retention: 24 * time.Hour, MinKeys: 20, Split: 30,
+		Profiles: kinds,
+		Origin:   origin, Region: "VN-HP", Period: realTerms, Hold: realTerms, Retention: 24 * time.Hour, MinKeys: 20, Split: 30,
 		Signers: []*signing.ExportSigner{signer}, LogKeys: keys, Now: clock, Log: slog.New(slog.DiscardHandler),
 	}, store, folder, staging)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Recover(ctx); err != nil {
+	if err := p.Recover(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	text, _, err := exportlog.FormatPolicies(exportlog.PolicyTerms{Log: keys.VKeys()})
@@ -74,30 +78,50 @@ func TestRealPublisherIsClean(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return p, store, policy
+}
 
-	random := rand.New(rand.NewPCG(1, 2))
-	upload := func(scheme diagnosis.Scheme, days int) {
-		var list []diagnosis.Key
-		today := diagnosis.Interval(now.Add(-2*time.Hour).Unix()/86400) * scheme.PerDay()
-		for d := range days {
-			secret := make([]byte, scheme.SecretLen())
-			for i := range secret {
-				secret[i] = byte(random.Uint32())
-			}
-			k, err := diagnosis.New(scheme, secret, today-diagnosis.Interval(d+1)*scheme.PerDay(), int(scheme.PerDay()))
-			if err != nil {
-				t.Fatal(err)
-			}
-			list = append(list, k)
+// uploadCase uploads the keys of a made-up case of so many days, by a code made for it.
+func uploadCase(t *testing.T, store *keystore.Store, random *rand.Rand, now time.Time, scheme diagnosis.Scheme, days int) {
+	t.Helper()
+	var list []diagnosis.Key
+	today := diagnosis.Interval(now.Add(-2*time.Hour).Unix()/86400) * scheme.PerDay()
+	for d := range days {
+		secret := make([]byte, scheme.SecretLen())
+		for i := range secret {
+			secret[i] = byte(random.Uint32())
 		}
-		codes, err := store.Desk().Issue(ctx, desk.Request{Officer: "o", Report: diagnosis.ConfirmedTest, OnsetDay: uint32(now.Unix()/86400) - 3, Count: 1, Long: true})
-		if err == nil {
-			_, err = store.Upload(ctx, keystore.Upload{Code: codes[0], Keys: list})
-		}
+		k, err := diagnosis.New(scheme, secret, today-diagnosis.Interval(d+1)*scheme.PerDay(), int(scheme.PerDay()))
 		if err != nil {
 			t.Fatal(err)
 		}
+		list = append(list, k)
 	}
+	codes, err := store.Desk().Issue(t.Context(), desk.Request{Officer: "o", Report: diagnosis.ConfirmedTest, OnsetDay: uint32(now.Unix()/86400) - 3, Count: 1, Long: true})
+	if err == nil {
+		_, err = store.Upload(t.Context(), keystore.Upload{Code: codes[0], Keys: list})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What the real publisher publishes, from the first entry to long after the first erasure,
+// is clean at every instant, and so is the mirror that follows it.
+func TestRealPublisherIsClean(t *testing.T) {
+	t.Run("keys", func(t *testing.T) { publisherIsClean(t, "") })
+	t.Run("ids", func(t *testing.T) { publisherIsClean(t, "gaen=archive+ids,bluezone=ids-only") })
+}
+
+func publisherIsClean(t *testing.T, profiles string) {
+	ctx := context.Background()
+	now := time.Date(2026, 11, 23, 13, 30, 0, 0, time.UTC) // in the middle of a period
+	clock := func() time.Time { return now }
+	disk := vfs.NewMem()
+	public := memDisk{disk}
+	p, store, policy := realPublisher(t, disk, public, "/data", clock, profiles)
+
+	random := rand.New(rand.NewPCG(1, 2))
 	source, state, copied := diskSource{public, "/data/public"}, new(State), Place{Disk: public, Root: "/mirror", Temp: t.TempDir()}
 	check := func() {
 		t.Helper()
@@ -113,8 +137,8 @@ func TestRealPublisherIsClean(t *testing.T) {
 	opened := 0
 	for round := range 20 {
 		for range round % 4 * 2 { // none, a thin crowd that is held and padded, enough
-			upload(diagnosis.GAEN, 14)
-			upload(diagnosis.Bluezone, 1+round%14)
+			uploadCase(t, store, random, now, diagnosis.GAEN, 14)
+			uploadCase(t, store, random, now, diagnosis.Bluezone, 1+round%14)
 		}
 		now = p.NextEnd().Add(time.Second)
 		if err := p.Round(ctx); err != nil {

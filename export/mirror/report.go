@@ -42,13 +42,17 @@ type Report struct {
 	Windows    int       `json:"windows"`        // closed, empty ones included
 	Files      int       `json:"files"`          // exports opened
 	Keys       int       `json:"keys"`           // in them, each window's once
+	IDSets     int       `json:"id_sets"`        // of the files
+	Keyless    int       `json:"keyless"`        // of those, of windows published without keys
+	IDs        int64     `json:"ids"`            // that the ID sets were made of
+	OneFalseIn float64   `json:"one_false_in"`   // questions that bring one wrong "yes", in the worst ID set; 0 if there is none
 	Findings   []Finding `json:"findings"`
 	Suppressed int       `json:"suppressed"` // findings beyond the first thousand
 	Notes      []string  `json:"notes"`      // what an operator said or changed
 	Unseen     []string  `json:"unseen"`     // what no audit can see
 	Clean      bool      `json:"clean"`      // no finding
 
-	mu sync.Mutex // of Findings, Files and Keys while files are checked
+	mu sync.Mutex // of Findings and what is counted while files are checked
 }
 
 // maxFindings bounds a report: a tree can be wrong in every entry.
@@ -95,6 +99,19 @@ func (r *Report) note(format string, args ...any) {
 	}
 }
 
+// idSet counts an ID set that held; compared says that it was held against keys.
+func (r *Report) idSet(s *idsFound, compared bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.IDSets++; !compared {
+		r.Keyless++
+	}
+	r.IDs += s.ids
+	if r.OneFalseIn == 0 || s.oneFalseIn < r.OneFalseIn {
+		r.OneFalseIn = s.oneFalseIn
+	}
+}
+
 // blocked reports whether something was found that a mirror must not copy.
 func (r *Report) blocked() bool {
 	return slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Code.blocks() }) || r.Suppressed > 0
@@ -111,5 +128,8 @@ func (r *Report) finish() {
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(at(a), at(b)), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Code, b.Code))
 	})
+	if r.Keyless > 0 {
+		r.Unseen = append(slices.Clip(r.Unseen), "whether the ID sets of windows published without keys hold what they should")
+	}
 	r.Clean = len(r.Findings) == 0
 }

@@ -335,7 +335,7 @@ func (m memory) Open(ctx context.Context, path string, limit int64) (tree.Blob, 
 		return nil, fmt.Errorf("%s: %w", path, fs.ErrNotExist)
 	}
 	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s: more than the %d bytes allowed", path, limit)
+		return nil, fmt.Errorf("%s: %w", path, tree.ErrTooLarge)
 	}
 	return tree.NewBlob(data), ctx.Err()
 }

@@ -121,7 +121,7 @@ func (v *verifier) openHome(ctx context.Context, s tree.Source) (*home, error) {
 		return h, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, tooLarge(CodePolicy, err)
 	}
 	if h.policy, err = exportlog.ParsePolicy(text); err != nil {
 		return nil, flawf(CodePolicy, "%w", err)
@@ -164,10 +164,14 @@ const maxPEM = 4 << 10
 func (v *verifier) tree(ctx context.Context, s tree.Source) error {
 	line := Line{Name: s.String()}
 	index, err := tree.ReadAll(ctx, s, exportlog.IndexPath, exportlog.MaxIndex)
-	if err != nil {
+	if err != nil && !errors.Is(err, tree.ErrTooLarge) {
 		return fmt.Errorf("reading the index of a tree: %w", err)
 	}
-	h, x, err := v.treeLine(ctx, s, index, &line)
+	var h *home
+	var x *exportlog.Index
+	if err = tooLarge(CodeIndex, err); err == nil {
+		h, x, err = v.treeLine(ctx, s, index, &line)
+	}
 	if err := line.fail(err); err != nil {
 		return err
 	}
@@ -241,22 +245,46 @@ func (v *verifier) window(ctx context.Context, h *home, e exportlog.IndexEntry) 
 	}
 	lines := make([]Line, len(list))
 	total, good := sums{}, true
+	found := make([]*contents, len(list))
+	defer func() { closeAll(found) }()
 	for i, l := range list {
 		lines[i] = Line{Name: inside(h.source, l.file.Path), Notes: h.notes}
 		c, err := v.indexed(ctx, h, e, l, &lines[i])
 		if err := lines[i].fail(err); err != nil {
 			return err
 		}
+		found[i] = c
 		total.add(l, c)
 		good = good && lines[i].OK()
 	}
 	if good {
 		if err := total.compare(); err != nil {
 			lines[slices.IndexFunc(list, isKeySet)].Problem = err.Error()
+		} else if err := v.idSets(ctx, list, found, lines); err != nil {
+			return err
 		}
 	}
 	for _, l := range lines {
 		v.report(l)
+	}
+	return nil
+}
+
+// idSets holds the ID sets of a window against its keys, if it has any.
+func (v *verifier) idSets(ctx context.Context, list []listed, found []*contents, lines []Line) error {
+	compared, err := compareIDs(ctx, list, found)
+	for i, l := range list {
+		if l.kind != exportlog.IDSet {
+			continue
+		}
+		if err := lines[i].fail(err); err != nil {
+			return err
+		}
+		if compared {
+			lines[i].held("the IDs of the window's keys and no others")
+		} else if err == nil {
+			lines[i].Notes = append(slices.Clone(lines[i].Notes), "published without keys: whose IDs they are cannot be checked")
+		}
 	}
 	return nil
 }
@@ -268,17 +296,9 @@ func inside(s tree.Source, path string) string {
 
 // indexed checks one file that the index lists, by the proof beside it.
 func (v *verifier) indexed(ctx context.Context, h *home, e exportlog.IndexEntry, l listed, line *Line) (*contents, error) {
-	proof, err := read(ctx, h.source, l.file.Path+exportlog.ProofSuffix, exportlog.MaxProof, CodeProof)
+	_, proved, err := h.prove(ctx, e, l)
 	if err != nil {
 		return nil, err
-	}
-	proved, err := exportlog.VerifyProof(proof, h.policy)
-	if err != nil {
-		return nil, flawf(CodeProof, "%w", err)
-	}
-	text, err := proved.Entry.Format()
-	if err != nil || proved.Index != e.Entry || string(text) != e.Manifest {
-		return nil, flawf(CodeIndex, "the index gives entry %d another text than the log", e.Entry)
 	}
 	line.proof(proved)
 	c, err := l.check(ctx, h.source, v.sum, v.key(ctx, h))
@@ -289,6 +309,23 @@ func (v *verifier) indexed(ctx context.Context, h *home, e exportlog.IndexEntry,
 	return c, nil
 }
 
+// prove checks the proof beside a file that the index lists.
+func (h *home) prove(ctx context.Context, e exportlog.IndexEntry, l listed) (proof []byte, proved exportlog.Proved, err error) {
+	proof, err = read(ctx, h.source, l.file.Path+exportlog.ProofSuffix, exportlog.MaxProof, CodeProof)
+	if err != nil {
+		return nil, proved, err
+	}
+	proved, err = exportlog.VerifyProof(proof, h.policy)
+	if err != nil {
+		return nil, proved, flawf(CodeProof, "%w", err)
+	}
+	text, err := proved.Entry.Format()
+	if err != nil || proved.Index != e.Entry || string(text) != e.Manifest {
+		return nil, proved, flawf(CodeIndex, "the index gives entry %d another text than the log", e.Entry)
+	}
+	return proof, proved, nil
+}
+
 func (l *Line) proof(p exportlog.Proved) {
 	l.held("entry %d in a checkpoint of %d", p.Index, p.Size)
 	l.signatures(p.Opened)
@@ -297,8 +334,8 @@ func (l *Line) proof(p exportlog.Proved) {
 // contents says what was found in a file that a proof names.
 func (v *verifier) contents(line *Line, h *home, l listed, c *contents) {
 	line.held("digest")
-	if c == nil {
-		line.Notes = append(slices.Clone(line.Notes), "the IDs in it were not opened")
+	if c.ids != nil {
+		line.held("%d IDs of %d keys, one false answer in %.0f", c.ids.ids, c.sum.keys, c.ids.oneFalseIn)
 		return
 	}
 	line.held("%d keys", c.sum.keys)

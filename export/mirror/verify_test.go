@@ -151,24 +151,6 @@ func TestVerifyFindsAPublishersLie(t *testing.T) {
 	}
 }
 
-// An ID set is known by its digest only, and the line says so.
-func TestVerifyIDSet(t *testing.T) {
-	s := newSite(t)
-	s.window(window{scheme: diagnosis.Bluezone, start: start0, end: start0 + period, keys: s.draw(diagnosis.Bluezone, 5, start0), files: func(m *exportlog.Manifest, s *site) {
-		ids := []byte("whatever an ID set holds")
-		f := exportlog.NewFile(m.Start, m.End, exportlog.IDSet, int64(len(ids)), sha(ids), 5)
-		m.Files = append(m.Files, f)
-		s.files[f.Path] = ids
-	}})
-	s.publish(start0 + period)
-	name := filepath.Join(s.copy().folder(t), s.path(".ids"))
-	ok, lines := verify(t, VerifyOptions{Policy: s.pinned()}, name, filepath.Dir(filepath.Dir(name)))
-	want(t, ok, true, lines, "digest; the IDs in it were not opened")
-	found(t, auditAt(t, s.copy(), s.pinned(), nil, start0+period), "")
-	ok, lines = verify(t, VerifyOptions{}, filepath.Join(memory{map[string][]byte{"a.ids": s.files[s.path(".ids")]}}.folder(t), "a.ids"))
-	want(t, ok, false, lines, "nothing in an ID set says where it is from")
-}
-
 func TestVerifyCannotFinish(t *testing.T) {
 	for _, target := range []string{t.TempDir(), "/no/such/file.zip", "http://127.0.0.1:1/x.zip", "http://127.0.0.1:1/"} {
 		if _, err := Verify(context.Background(), []string{target}, VerifyOptions{}, func(Line) {}); err == nil {

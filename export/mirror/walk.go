@@ -93,13 +93,20 @@ func (w *walker) read(ctx context.Context, t exportlog.Tile, limit int64) (data 
 			if t.Level != exportlog.EntryLevel && len(full) == exportlog.MaxTile {
 				full = full[:32*t.Width]
 			}
-			return full, exportlog.TileWidth, err2
+			return full, exportlog.TileWidth, w.tooLarge(t.Full(), err2)
 		}
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, w.flaw(t, "the tile is missing")
 	}
-	return data, t.Width, err
+	return data, t.Width, w.tooLarge(t, err)
+}
+
+func (w *walker) tooLarge(t exportlog.Tile, err error) error {
+	if errors.Is(err, tree.ErrTooLarge) {
+		return w.flaw(t, "%w", err)
+	}
+	return err
 }
 
 // tileFlaw is a flaw of one tile.

@@ -29,6 +29,9 @@ type adoption struct {
 
 // commit fixes a round in one synced batch and applies it.
 func (p *Publisher) commit(ctx context.Context, r *round) error {
+	if err := p.allowed(r); err != nil {
+		return err
+	}
 	size := p.store.LogSize()
 	r.plan.OldSize = size
 	r.plan.Erase = len(r.erase) > 0

@@ -19,6 +19,7 @@ type Outlet struct {
 	publisher *Publisher
 	from      tree.FolderSource
 	to        *tree.Bucket
+	copied    string // stamp of the tree that the bucket has; empty before the first
 
 	mu     sync.Mutex
 	status OutletStatus
@@ -46,21 +47,12 @@ func NewOutlet(p *Publisher, from tree.FolderSource, to *tree.Bucket) *Outlet {
 // only if this log has signed something else that is in the bucket: two data folders
 // publish as one then, and going on would be wrong.
 func (o *Outlet) Run(ctx context.Context) error {
-	copied := ""
 	wait := outletLook
 	for {
-		stamp, err := o.from.Stamp(treeOrder)
-		if err == nil && stamp != copied {
-			o.lacks()
-			if err = o.pass(ctx); err == nil {
-				copied = stamp
-			}
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		o.tried(err)
+		err := o.Copy(ctx)
 		switch {
+		case ctx.Err() != nil:
+			return nil
 		case errors.Is(err, ErrFork):
 			return err
 		case err != nil:
@@ -75,6 +67,20 @@ func (o *Outlet) Run(ctx context.Context) error {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// Copy makes the bucket say what the tree says, if that has changed since the last Copy
+// that went well. It is what Run repeats, and not for two goroutines at once.
+func (o *Outlet) Copy(ctx context.Context) error {
+	stamp, err := o.from.Stamp(treeOrder)
+	if err == nil && stamp != o.copied {
+		o.lacks()
+		if err = o.pass(ctx); err == nil {
+			o.copied = stamp
+		}
+	}
+	o.tried(err)
+	return err
 }
 
 // treeOrder is the order in which a tree is copied.

@@ -57,6 +57,10 @@ type Config struct {
 	// Split is the largest number of keys in one archive; 0 means export.MaxArchiveKeys.
 	Split int
 
+	// Predecessor is the log that this one follows, if it is a successor. It is looked at
+	// when the log has no entry yet.
+	Predecessor *Predecessor
+
 	// Signers of export.sig that the log introduces if it does not know them. Those that it
 	// knows from a rotation sign too: their keys derive from Seed.
 	Signers []*signing.ExportSigner
@@ -86,6 +90,7 @@ type Publisher struct {
 	terms   []term            // signers that the log has introduced, oldest first
 	pending []term            // those that the commit under way introduces
 	calls   chan func(context.Context)
+	closed  bool // the log has its closing entry
 
 	mu     sync.Mutex
 	status Status
@@ -165,7 +170,7 @@ func (p *Publisher) Recover(ctx context.Context) error {
 		return err
 	}
 	if err := p.introduce(ctx); err != nil {
-		return fmt.Errorf("introducing the signers: %w", err)
+		return fmt.Errorf("the first entries of the log: %w", err)
 	}
 	// The tree must be whole even where somebody has removed files from it.
 	if err := p.putFixed(); err != nil {
@@ -177,7 +182,8 @@ func (p *Publisher) Recover(ctx context.Context) error {
 	return nil
 }
 
-// finish applies the last commit if that has not been done.
+// finish applies the last commit if that has not been done, and learns whether it closed
+// the log.
 func (p *Publisher) finish(ctx context.Context) error {
 	plan, outstanding, err := p.store.Outstanding()
 	if err == nil && outstanding {
@@ -186,7 +192,7 @@ func (p *Publisher) finish(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("finishing the last publication: %w", err)
 	}
-	return nil
+	return p.learnClosed()
 }
 
 // compare holds the store against its tree and against what the witnesses have seen. A tree
@@ -270,22 +276,42 @@ func floor(t time.Time, period time.Duration) time.Time {
 }
 
 // Round closes every window that has ended, publishes what is due, and erases what has
-// been public for the retention.
+// been public for the retention. In a log that is closed it erases only.
 func (p *Publisher) Round(ctx context.Context) error {
 	if err := p.finish(ctx); err != nil {
 		return err
 	}
+	if p.closed {
+		return p.runOut(ctx)
+	}
+	if err := p.seal(ctx); err != nil {
+		return err
+	}
+	_, err := p.closeLog(ctx)
+	return err
+}
+
+// ended are the schemes whose open window has ended.
+func (p *Publisher) ended() (list []diagnosis.Scheme) {
+	end := floor(p.Now(), p.Period)
+	for _, scheme := range diagnosis.Schemes {
+		if end.After(p.store.WindowStart(scheme)) {
+			list = append(list, scheme)
+		}
+	}
+	return list
+}
+
+// seal closes the windows that have ended, in one commit.
+func (p *Publisher) seal(ctx context.Context) error {
 	now := p.Now()
 	end := floor(now, p.Period)
-	var ended []diagnosis.Scheme
 	for _, scheme := range diagnosis.Schemes {
-		switch start := p.store.WindowStart(scheme); {
-		case end.After(start):
-			ended = append(ended, scheme)
-		case now.Before(start):
+		if start := p.store.WindowStart(scheme); now.Before(start) {
 			return fmt.Errorf("the clock says %s, before the end of the last window (%s): nothing is published until it is right", now.UTC().Format(time.RFC3339), start.Format(time.RFC3339))
 		}
 	}
+	ended := p.ended()
 	if len(ended) == 0 {
 		return nil
 	}

@@ -20,13 +20,21 @@ type term struct {
 
 // introduce learns from the log which keys sign, and gives every configured one that the
 // log does not know yet an entry of its own: an auditor refuses a signature by a key that
-// the log has not introduced.
+// the log has not introduced. Before them comes the opening entry of a log that follows
+// another. A closed log introduces nothing.
 func (p *Publisher) introduce(ctx context.Context) error {
 	terms, err := p.logSigners()
 	if err != nil {
 		return err
 	}
+	if p.closed {
+		p.terms = terms
+		return nil
+	}
 	var r round
+	if err := p.openAfter(ctx, &r); err != nil {
+		return fmt.Errorf("following another log: %w", err)
+	}
 	for _, s := range p.Signers {
 		if i := slices.IndexFunc(terms, func(t term) bool { return t.Name() == s.Name() }); i >= 0 {
 			if !terms[i].Public().Equal(s.Public()) {

@@ -129,7 +129,7 @@ func (f *Folder) Get(path string, limit int64) ([]byte, error) {
 // ReadBlob reads a whole blob of at most limit bytes.
 func ReadBlob(blob Blob, limit int64) ([]byte, error) {
 	if blob.Size() > limit {
-		return nil, fmt.Errorf("%d bytes, more than the %d allowed", blob.Size(), limit)
+		return nil, fmt.Errorf("%w: %d bytes, more than the %d allowed", ErrTooLarge, blob.Size(), limit)
 	}
 	data := make([]byte, blob.Size())
 	if _, err := io.ReadFull(io.NewSectionReader(blob, 0, blob.Size()), data); err != nil {

@@ -23,6 +23,19 @@ type Source interface {
 	String() string
 }
 
+// Lister is a Source that knows what is in it.
+type Lister interface {
+	// List names what lies in a folder, in any order; a missing one is fs.ErrNotExist.
+	List(ctx context.Context, dir string) ([]string, error)
+}
+
+// ErrTooLarge means that a file is larger than any of its kind may be.
+var ErrTooLarge = errors.New("the file is too large")
+
+func tooLarge(path string, limit int64) error {
+	return fmt.Errorf("%s: %w: more than the %d bytes allowed", path, ErrTooLarge, limit)
+}
+
 // ReadAll reads one file of a source, at most limit bytes.
 func ReadAll(ctx context.Context, s Source, path string, limit int64) ([]byte, error) {
 	blob, err := s.Open(ctx, path, limit)
@@ -70,9 +83,19 @@ func (s FolderSource) Open(_ context.Context, path string, limit int64) (Blob, e
 	}
 	if blob.Size() > limit {
 		blob.Close()
-		return nil, fmt.Errorf("%s: %d bytes, more than the %d allowed", path, blob.Size(), limit)
+		return nil, tooLarge(path, limit)
 	}
 	return blob, nil
+}
+
+// List implements Lister.
+func (s FolderSource) List(_ context.Context, dir string) ([]string, error) {
+	if dir != "." {
+		if err := CheckPath(dir); err != nil {
+			return nil, err
+		}
+	}
+	return Disk{}.List(filepath.Join(string(s), filepath.FromSlash(dir)))
 }
 
 // webSource is a tree behind a web server. It trusts the server with nothing: not to stop
@@ -87,12 +110,16 @@ const (
 	fileTimeout   = 10 * time.Minute // for one whole file
 )
 
-func newClient() *http.Client {
+func newTransport() *http.Transport {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.ResponseHeaderTimeout = answerTimeout
 	transport.MaxIdleConnsPerHost = 8
+	return transport
+}
+
+func newClient() *http.Client {
 	return &http.Client{
-		Transport: transport,
+		Transport: newTransport(),
 		Timeout:   fileTimeout,
 		CheckRedirect: func(req *http.Request, via []*http.Request) error {
 			if req.URL.Host != via[0].URL.Host || req.URL.Scheme != via[0].URL.Scheme {
@@ -130,14 +157,23 @@ func (s *webSource) Open(ctx context.Context, path string, limit int64) (Blob, e
 	default:
 		return nil, fmt.Errorf("reading %s: the server answered %s", path, resp.Status)
 	}
-	data, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	data, err := readBody(resp.Body, path, limit)
+	if err != nil {
+		return nil, err
+	}
+	return NewBlob(data), nil
+}
+
+// readBody reads a file of at most limit bytes from a connection.
+func readBody(r io.Reader, path string, limit int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", path, err)
 	}
 	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s: more than the %d bytes allowed", path, limit)
+		return nil, tooLarge(path, limit)
 	}
-	return NewBlob(data), nil
+	return data, nil
 }
 
 // NewBlob makes a Blob of bytes in memory.

@@ -1,4 +1,4 @@
-// Package tree is the public tree as a place: a folder, a URL. It knows how to
+// Package tree is the public tree as a place: a folder, a URL, a bucket. It knows how to
 // write files so that they survive a power cut whole or not at all, and how to read them
 // from wherever a tree lies. What the files mean is the business of export and exportlog.
 //

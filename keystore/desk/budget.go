@@ -13,11 +13,14 @@ const shortCodes = 100_000_000
 // at 10^8 possible codes less than one false hit a year is expected.
 const guessBudget = 10_000
 
+// span is how many minutes an hour touches: it begins and ends within one.
+const span = 61
+
 // budget counts the cost of wrong short codes over the last hour, by minutes. It lives in
 // memory only: a restart forgets the guesses, and nobody outside can cause one.
 type budget struct {
 	mu      sync.Mutex
-	minutes [60]struct {
+	minutes [span]struct {
 		at   int64 // minute since the epoch
 		cost int
 	}
@@ -31,7 +34,7 @@ func (b *budget) take(now time.Time, cost int) bool {
 	if b.spent(minute)+cost > guessBudget {
 		return false
 	}
-	slot := &b.minutes[minute%60]
+	slot := &b.minutes[minute%span]
 	if slot.at != minute {
 		slot.at, slot.cost = minute, 0
 	}
@@ -44,7 +47,7 @@ func (b *budget) refund(now time.Time, cost int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	minute := now.Unix() / 60
-	if slot := &b.minutes[minute%60]; slot.at == minute {
+	if slot := &b.minutes[minute%span]; slot.at == minute {
 		slot.cost -= cost
 	}
 }
@@ -55,7 +58,7 @@ func (b *budget) pausedUntil(now time.Time, cost int) time.Time {
 	defer b.mu.Unlock()
 	minute := now.Unix() / 60
 	until := minute
-	for b.spent(until)+cost > guessBudget && until < minute+60 {
+	for b.spent(until)+cost > guessBudget && until < minute+span {
 		until++
 	}
 	if until == minute {
@@ -64,10 +67,10 @@ func (b *budget) pausedUntil(now time.Time, cost int) time.Time {
 	return time.Unix(until*60, 0).UTC()
 }
 
-// spent sums the 60 minutes that end with the given one. b.mu is held.
+// spent sums the minutes of the hour that ends with the given one. b.mu is held.
 func (b *budget) spent(minute int64) (sum int) {
 	for _, m := range b.minutes {
-		if m.at > minute-60 {
+		if m.at > minute-span {
 			sum += m.cost
 		}
 	}

@@ -6,11 +6,12 @@ import (
 	"bluekey/keystore/diagnosis"
 )
 
-// Published counts how many of a phone's own keys the exports of targets hold. A phone asks
-// when publish_by has come: a server that accepts keys and keeps them back is found out.
+// Published counts how many of a phone's own keys the exports of targets hold, the ID sets
+// of windows without keys included. A phone asks when publish_by has come: a server that
+// accepts keys and keeps them back is found out.
 //
 // It looks for the last ID of each key, because coarse metadata may move the start of a
-// Bluezone seed.
+// Bluezone seed. Of an ID set one answer is enough for an ID of one's own.
 func Published(ctx context.Context, targets []string, keys []diagnosis.Key) (int, error) {
 	own := make([]Sighting, len(keys))
 	for i := range keys {
@@ -20,9 +21,14 @@ func Published(ctx context.Context, targets []string, keys []diagnosis.Key) (int
 		copy(own[i].ID[:], ids[len(ids)-k.Scheme.IDLen():])
 	}
 	there := map[int]bool{}
-	err := Match(ctx, own, targets, MatchOptions{}, func(f Found) error {
+	m, err := newMatching(own, MatchOptions{}, func(f Found) error {
 		there[f.Sighting] = true
 		return nil
 	})
+	if err != nil {
+		return 0, err
+	}
+	m.own = true
+	err = m.run(ctx, targets)
 	return len(there), err
 }

@@ -11,8 +11,8 @@ import (
 	"bluekey/keystore/diagnosis"
 )
 
-// Hit says that the set holds the ID of a sighting for an interval, and that of another
-// for the interval before or after.
+// Hit says that the set holds the ID of a sighting for an interval; of Match also, that it
+// holds another for the interval before or after.
 type Hit struct {
 	Sighting int // index into the sightings
 	Interval diagnosis.Interval
@@ -27,6 +27,17 @@ type Hit struct {
 // and of a case whose intervals lie in two windows, the two at the seam do not confirm
 // each other.
 func (s *Set) Match(ctx context.Context, sightings []match.Sighting, tolerance time.Duration) ([]Hit, error) {
+	hits, err := s.Ask(ctx, sightings, tolerance)
+	if err != nil {
+		return nil, err
+	}
+	return neighbours(hits, sightings), nil
+}
+
+// Ask is Match without the confirmation: it gives every "yes", of which each that should be
+// a "no" comes with probability 2^-f. It is for who knows what the set should hold, as a
+// phone knows its own keys, and never for warning anybody.
+func (s *Set) Ask(ctx context.Context, sightings []match.Sighting, tolerance time.Duration) ([]Hit, error) {
 	if tolerance < 0 {
 		return nil, fmt.Errorf("ID set: tolerance cannot be negative")
 	}
@@ -51,7 +62,7 @@ func (s *Set) Match(ctx context.Context, sightings []match.Sighting, tolerance t
 	slices.SortFunc(hits, func(a, b Hit) int {
 		return cmp.Or(cmp.Compare(a.Interval, b.Interval), cmp.Compare(a.Sighting, b.Sighting))
 	})
-	return neighbours(hits, sightings), nil
+	return hits, nil
 }
 
 // question asks a shard for one value.
