@@ -6,11 +6,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -81,7 +83,7 @@ func main() {
 		kong.Name("bluekey"),
 		kong.Description("Key server of an exposure-notification system. Every option of serve is also a line of its config file (min_keys: 150) and a variable (BLUEKEY_MIN_KEYS=150); flag before variable before file."),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.DefaultEnvars("BLUEKEY"),
+		kong.PostBuild(serveVariables),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Exit(func(code int) {
 			if code != 0 {
@@ -105,6 +107,22 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bluekey:", err)
 		os.Exit(exitNotDone)
 	}
+}
+
+// serveVariables gives every flag of serve its variable. The other commands have none: a
+// folder set for the appliance must not become the target of a drill.
+func serveVariables(k *kong.Kong) error {
+	for _, command := range k.Model.Children {
+		if command.Name != "serve" {
+			continue
+		}
+		for _, flag := range command.Flags {
+			name := "BLUEKEY_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
+			flag.Envs = []string{name}
+			flag.Value.Tag.Envs = flag.Envs
+		}
+	}
+	return nil
 }
 
 // serveCmd configures the appliance. The help texts are the manual; README groups them by
@@ -170,8 +188,11 @@ func (c *serveCmd) settle(log *slog.Logger) error {
 			log.Warn("with so few keys to a window, a case may be alone in its export", "min_keys", *c.MinKeys)
 		}
 	}
-	if c.Rehearsal && !loopback(c.Listen) {
-		return fmt.Errorf("listen %s: a rehearsal listens on loopback only", c.Listen)
+	if c.Rehearsal && !(loopback(c.Listen) && loopback(c.Ops)) {
+		return fmt.Errorf("listen %s, ops %s: a rehearsal listens on loopback only", c.Listen, c.Ops)
+	}
+	if path := filepath.Join(c.Data, adminSocket); len(path) > maxSocketPath {
+		return fmt.Errorf("data %s: the path is too long for a socket in it: choose one of at most %d bytes", c.Data, maxSocketPath-len(adminSocket)-1)
 	}
 	if c.Origin == "" && !loopback(c.Listen) {
 		if _, err := os.Stat(c.Data); errors.Is(err, fs.ErrNotExist) {
@@ -220,6 +241,9 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if made && !a.conf.quiet {
+		fmt.Fprintf(os.Stderr, welcome, a.conf.Data, a.publisher.Origin, a.publisher.Region)
+	}
 	a.server, err = server.New(server.Config{
 		Store:        a.store,
 		Tree:         a.public(),
@@ -233,9 +257,6 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 	}
 	if err := a.listen(); err != nil {
 		return err
-	}
-	if made && !a.conf.quiet {
-		fmt.Fprintf(os.Stderr, welcome, a.conf.Data, a.publisher.Origin, a.publisher.Region)
 	}
 	return nil
 }
@@ -251,7 +272,7 @@ func (a *appliance) openPublisher(ctx context.Context, log *slog.Logger) (made b
 	if err := os.MkdirAll(c.Data, 0o700); err != nil {
 		return made, err
 	}
-	seed, made, err := signing.LoadOrCreateSeed(filepath.Join(c.Data, "seed"))
+	seed, made, err := c.seed()
 	if err != nil {
 		return made, err
 	}
@@ -268,16 +289,16 @@ func (a *appliance) openPublisher(ctx context.Context, log *slog.Logger) (made b
 	if err != nil {
 		return made, err
 	}
-	origin, region, err := c.identity(a.store, seed)
+	id, err := c.identity(a.store, seed)
 	if err != nil {
 		return made, err
 	}
-	logKeys, err := signing.NewLogKeys(origin, seed.Derive32("log ed25519"), seed.Derive32("log mldsa44"))
+	logKeys, err := signing.NewLogKeys(id.origin, seed.Derive32("log ed25519"), seed.Derive32("log mldsa44"))
 	if err != nil {
 		return made, err
 	}
-	if err := same(a.store, "log key", logKeys.VKeys()[0].String(), "the seed is not the one this data folder was made with: restore it"); err != nil {
-		return made, err
+	if id.logKey, err = fixed(a.store, "log key", logKeys.VKeys()[0].String(), ""); err != nil {
+		return made, fmt.Errorf("the seed is not the one this data folder was made with: restore it (%w)", err)
 	}
 	signers, err := c.signers(seed)
 	if err != nil {
@@ -292,7 +313,7 @@ func (a *appliance) openPublisher(ctx context.Context, log *slog.Logger) (made b
 		return made, err
 	}
 	conf := publish.Config{
-		Origin: origin, Region: region,
+		Origin: id.origin, Region: id.region,
 		Period: *c.Period, Hold: *c.Hold, Retention: *c.Retention,
 		MinKeys: *c.MinKeys, Exact: c.Metadata == "exact",
 		Seed: seed, Signers: signers, LogKeys: logKeys, Log: log,
@@ -301,6 +322,9 @@ func (a *appliance) openPublisher(ctx context.Context, log *slog.Logger) (made b
 		return made, err
 	}
 	if a.publisher, err = publish.New(conf, a.store, folder, staging); err != nil {
+		return made, err
+	}
+	if err := id.fix(a.store); err != nil {
 		return made, err
 	}
 	if c.Outside != "" {
@@ -323,43 +347,65 @@ Next: issue a code with    bluekey code issue --data %[1]s
       check what is public with    bluekey verify %[1]s/public
 `
 
-// identity fixes what may not change once something was published under it.
-func (c *serveCmd) identity(store *keystore.Store, seed signing.Seed) (origin, region string, err error) {
-	if err := same(store, "rehearsal", fmt.Sprint(c.Rehearsal), "a folder for rehearsals stays one, and a real one never becomes one"); err != nil {
-		return "", "", err
+// seed reads the seed, or makes one in a new data folder only: beside a store a missing
+// seed is a loss that a new one would hide.
+func (c *serveCmd) seed() (seed signing.Seed, made bool, err error) {
+	path := filepath.Join(c.Data, "seed")
+	if _, err := os.Stat(filepath.Join(c.Data, "VERSION")); err == nil {
+		seed, err = signing.LoadSeed(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%s is missing, and this data folder cannot go on without it: restore it from a backup", path)
+		}
+		return seed, false, err
+	}
+	return signing.LoadOrCreateSeed(path)
+}
+
+// identity is what may not change once something was published under it.
+type identity struct{ origin, region, rehearsal, logKey string }
+
+// identity reads what the first start has fixed, or takes what is chosen, or else a preset.
+func (c *serveCmd) identity(store *keystore.Store, seed signing.Seed) (id identity, err error) {
+	if id.rehearsal, err = fixed(store, "rehearsal", fmt.Sprint(c.Rehearsal), ""); err != nil {
+		return id, fmt.Errorf("%w: a folder for rehearsals stays one, and a real one never becomes one", err)
 	}
 	selfMade := fmt.Sprintf("bluekey.invalid/%x", seed.Derive("self-made origin", 4))
-	if origin, err = fixed(store, "origin", c.Origin, selfMade); err != nil {
-		return "", "", err
+	if id.origin, err = fixed(store, "origin", c.Origin, selfMade); err != nil {
+		return id, err
 	}
-	if region, err = fixed(store, "region", c.Region, "VN-HP"); err != nil {
-		return "", "", err
+	if id.region, err = fixed(store, "region", c.Region, "VN-HP"); err != nil {
+		return id, err
 	}
-	if origin == selfMade && !loopback(c.Listen) {
-		return "", "", fmt.Errorf("listen %s: a public address needs a chosen --origin, and this data folder has a self-made one; start with --origin in a new folder", c.Listen)
+	if id.origin == selfMade && !loopback(c.Listen) {
+		return id, fmt.Errorf("listen %s: a public address needs a chosen --origin, the name under which this service signs", c.Listen)
 	}
-	return origin, region, nil
+	return id, nil
 }
 
 // fixed is a setting that the first start decides: chosen, or else preset.
 func fixed(store *keystore.Store, name, chosen, preset string) (string, error) {
-	value := chosen
-	if value == "" {
-		value = preset
+	stored, ok, err := store.Fixed(name)
+	switch {
+	case err != nil:
+		return "", err
+	case ok && chosen != "" && stored != chosen:
+		return "", fmt.Errorf("%s is %q since the first start of this data folder and cannot become %q", name, stored, chosen)
+	case ok:
+		return stored, nil
+	case chosen != "":
+		return chosen, nil
 	}
-	stored, err := store.Fix(name, value)
-	if err == nil && chosen != "" && stored != chosen {
-		err = fmt.Errorf("%s is %q since the first start of this data folder and cannot become %q", name, stored, chosen)
-	}
-	return stored, err
+	return preset, nil
 }
 
-func same(store *keystore.Store, name, value, why string) error {
-	stored, err := store.Fix(name, value)
-	if err == nil && stored != value {
-		err = fmt.Errorf("%s: %s", name, why)
+// fix stores the identity, once nothing can refuse the start any more.
+func (id identity) fix(store *keystore.Store) error {
+	for name, value := range map[string]string{"rehearsal": id.rehearsal, "origin": id.origin, "region": id.region, "log key": id.logKey} {
+		if _, err := store.Fix(name, value); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 func (c *serveCmd) signers(seed signing.Seed) ([]*signing.ExportSigner, error) {
@@ -439,6 +485,10 @@ func (c *serveCmd) fetchOutside(ctx context.Context, public string, keys signing
 }
 
 const adminSocket = "admin.sock"
+
+// maxSocketPath leaves room for the temporary name under which the socket is made, within
+// the 108 bytes that Linux gives a unix address.
+const maxSocketPath = 90
 
 func (a *appliance) listen() (err error) {
 	if a.listeners.Public, err = net.Listen("tcp", a.conf.Listen); err != nil {
@@ -523,9 +573,13 @@ func parseConfig(data []byte, command reflect.Type) (map[string]string, error) {
 		}
 		known[name] = name != "config"
 	}
-	var doc yaml.Node
-	if err := yaml.Unmarshal(data, &doc); err != nil {
+	var doc, more yaml.Node
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	if err := dec.Decode(&doc); err != nil && err != io.EOF {
 		return nil, err
+	}
+	if err := dec.Decode(&more); err != io.EOF {
+		return nil, fmt.Errorf("line %d: a second document", more.Line)
 	}
 	values := map[string]string{}
 	if doc.Kind == 0 {
@@ -584,6 +638,15 @@ func (c *issueCmd) Run(ctx context.Context) error {
 	for _, code := range codes {
 		fmt.Println(code)
 	}
+	return refused(err)
+}
+
+// refused says what the appliance refused, and turns that into a failed check.
+func refused(err error) error {
+	if text, ok := server.Refused(err); ok {
+		fmt.Fprintln(os.Stderr, "bluekey:", text)
+		return errCheck
+	}
 	return err
 }
 
@@ -597,6 +660,9 @@ func (c *issueCmd) issue(ctx context.Context) ([]string, error) {
 		if onset, err = time.Parse(time.DateOnly, c.Onset); err != nil {
 			return nil, fmt.Errorf("onset %q: want YYYY-MM-DD", c.Onset)
 		}
+	}
+	if c.Count < 1 || onset.Unix() < 86400 {
+		return nil, errors.New("want a count of at least 1, and an onset of our time")
 	}
 	resp, err := localClient(c.Data).Issue(ctx, &bluekeyv1.IssueRequest{
 		Report:   bluekeyv1.ReportType(report),
@@ -618,7 +684,7 @@ type revokeCmd struct {
 func (c *revokeCmd) Run(ctx context.Context) error {
 	resp, err := localClient(c.Data).Revoke(ctx, &bluekeyv1.RevokeRequest{Code: c.Code})
 	if err != nil {
-		return fmt.Errorf("revoking the code: %w", err)
+		return refused(fmt.Errorf("revoking the code: %w", err))
 	}
 	if !resp.Revoked {
 		fmt.Fprintln(os.Stderr, "bluekey: no such code is alive: it was mistyped, used, revoked, or has expired")
@@ -658,7 +724,7 @@ func (c *rotateSignerCmd) Run(ctx context.Context) error {
 		Version: c.Version, From: from.Unix(), Retire: from.Add(c.Overlap).Unix(),
 	})
 	if err != nil {
-		return fmt.Errorf("rotating the signer: %w", err)
+		return refused(fmt.Errorf("rotating the signer: %w", err))
 	}
 	fmt.Printf("from %s\nretire %s\n", from.UTC().Format(time.RFC3339), from.Add(c.Overlap).UTC().Format(time.RFC3339))
 	return nil

@@ -178,6 +178,12 @@ func (s *Store) Fix(name, value string) (string, error) {
 	return value, nil
 }
 
+// Fixed is the setting that Fix stored under name; ok tells whether there is one.
+func (s *Store) Fixed(name string) (value string, ok bool, err error) {
+	v, err := s.get(append([]byte{fixedRow}, name...))
+	return string(v), v != nil, err
+}
+
 // get is the value of a row, nil if there is none.
 func (s *Store) get(key []byte) ([]byte, error) {
 	v, closer, err := s.db.Get(key)

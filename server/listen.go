@@ -14,6 +14,9 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"connectrpc.com/connect"
+
+	v1 "bluekey/server/api/bluekey/v1"
 	"bluekey/server/api/bluekey/v1/bluekeyv1connect"
 )
 
@@ -125,4 +128,20 @@ func AdminClient(path string) LocalClient {
 	client := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
 	const host = "http://admin.sock"
 	return LocalClient{bluekeyv1connect.NewCodeServiceClient(client, host), bluekeyv1connect.NewAdminServiceClient(client, host)}
+}
+
+// Refused tells what the server said if it would not do what a LocalClient asked.
+func Refused(err error) (text string, ok bool) {
+	var wire *connect.Error
+	if !errors.As(err, &wire) {
+		return "", false
+	}
+	for _, d := range wire.Details() {
+		if value, err := d.Value(); err == nil {
+			if _, ok := value.(*v1.Refusal); ok {
+				return wire.Message(), true
+			}
+		}
+	}
+	return "", false
 }

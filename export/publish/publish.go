@@ -31,6 +31,7 @@ import (
 	"sync"
 	"time"
 
+	"bluekey/export"
 	"bluekey/export/exportlog"
 	"bluekey/export/tree"
 	"bluekey/keystore"
@@ -150,10 +151,20 @@ func (c *Config) Check() error {
 		return fmt.Errorf("retention %v: want whole seconds, at least one period", c.Retention)
 	case c.MinKeys < 1:
 		return fmt.Errorf("min_keys %d: want at least 1", c.MinKeys)
+	case c.Origin != "" && c.tryManifest() != nil:
+		return fmt.Errorf("origin %q, region %q: %w", c.Origin, c.Region, c.tryManifest())
 	case len(c.Signers) > signing.MaxSigners:
 		return fmt.Errorf("%d signers: an archive takes at most %d", len(c.Signers), signing.MaxSigners)
 	}
 	return c.checkProfiles()
+}
+
+// tryManifest writes a manifest with origin and region: one that cannot be written would
+// keep every window from being published.
+func (c *Config) tryManifest() error {
+	m := exportlog.Manifest{Origin: c.Origin, Region: c.Region, Scheme: diagnosis.GAEN, End: 1, Period: 1, Retain: 1, Metadata: exportlog.Coarse, Encoder: export.Encoder}
+	_, err := m.Format()
+	return err
 }
 
 // Recover finishes what a stopped process left: it applies a commit that was not applied,

@@ -44,7 +44,7 @@ const (
 	// DefaultCodeCap is how many codes one officer may issue in a UTC day unless the
 	// store is opened with another cap.
 	DefaultCodeCap = 500
-	// ShortTTL is how long a short code lives at most, and any code by default.
+	// ShortTTL is how long a short code lives at most.
 	ShortTTL = time.Hour
 	// LongTTL is how long a long code lives at most.
 	LongTTL = 24 * time.Hour

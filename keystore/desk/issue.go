@@ -21,7 +21,7 @@ type Request struct {
 	OnsetDay uint32
 	Count    int // 1 to MaxCount
 	Long     bool
-	TTL      time.Duration // 0 means ShortTTL; at most ShortTTL, or LongTTL for long codes
+	TTL      time.Duration // 0 means the longest: ShortTTL, or LongTTL for long codes
 }
 
 const (
@@ -115,7 +115,7 @@ func (r *Request) row(now time.Time) (row, error) {
 	}
 	ttl := r.TTL
 	if ttl == 0 {
-		ttl = ShortTTL
+		ttl = longest
 	}
 	if ttl < minTTL || ttl > longest {
 		return bad("lifetime %v, want %v to %v", ttl, minTTL, longest)
