@@ -133,10 +133,14 @@ func TestShortCodesAlive(t *testing.T) {
 		t.Errorf("after a restart: %+v", st)
 	}
 	*now = now.Add(ShortTTL)
-	if st := d.Status(); st.ShortAlive != 0 || st.LongAlive != 0 {
+	if st := d.Status(); st.ShortAlive != 0 || st.LongAlive != 1 {
 		t.Errorf("an hour later: %+v", st)
 	}
 	mustIssue(t, d, more)
+	*now = now.Add(LongTTL - ShortTTL)
+	if st := d.Status(); st.ShortAlive != 0 || st.LongAlive != 0 {
+		t.Errorf("a day later: %+v", st)
+	}
 }
 
 func TestConcurrentIssuingKeepsTheCaps(t *testing.T) {

@@ -1,0 +1,125 @@
+package desk
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestTeams(t *testing.T) {
+	c := newClerk(t)
+	a := c.admin()
+	c.units(a, "31,,province,Hải Phòng,", "31-1,31,commune,An Dương,")
+	_, token, err := c.NewTeam(a, Team{Place: "market", Unit: "31-1", Label: "Chợ Hỗ"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	once := NewOnce()
+	var wg sync.WaitGroup
+	for range 8 { // the same submission, again and again
+		wg.Go(func() {
+			if _, _, err := c.Count(token, once, Tally{Helped: 2, Refused: 1}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	c.reopen()
+	if _, counted, err := c.Count(token, once, Tally{Helped: 2, Refused: 1}); counted || err != nil {
+		t.Error("counted again after a restart", err)
+	}
+	team, err := c.Team(token)
+	if err != nil || team.Total != (Tally{Helped: 2, Refused: 1}) || team.Entries != 1 {
+		t.Fatal(team, err)
+	}
+	for name, bad := range map[string]Tally{"nothing": {}, "negative": {Had: -1}, "too much": {Had: MaxTap + 1}} {
+		if _, _, err := c.Count(token, NewOnce(), bad); !errors.Is(err, ErrTally) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, _, err := c.Count(token, "x", Tally{Had: 1}); !errors.Is(err, ErrTally) {
+		t.Error("a submission without a proper name", err)
+	}
+	c.now = c.now.Add(TeamLife)
+	if _, _, err := c.Count(token, NewOnce(), Tally{Had: 1}); !errors.Is(err, ErrLink) {
+		t.Errorf("after its day: %v", err)
+	}
+	// Another unit's officer has no say.
+	c.units(a, "31-2,31,commune,Hồng Bàng,")
+	b := Account{ID: "b", Role: District, Unit: "31-2"}
+	if _, _, err := c.NewTeam(b, Team{Place: "market", Unit: "31-1"}); !errors.Is(err, ErrNotYours) {
+		t.Error(err)
+	}
+	if err := c.EndTeam(b, team.ID); !errors.Is(err, ErrNotYours) {
+		t.Error(err)
+	}
+}
+
+func TestNotices(t *testing.T) {
+	c := newClerk(t)
+	a, b := c.admin(), c.join(District, "lan")
+	warning := Notice{
+		Kind: Warning, Title: Wording{"Tiếp xúc gần", "Close contact"}, Text: Wording{"Bạn đã ở gần một ca bệnh.", "You were near a case."},
+		ToDo: Wording{"Gọi đường dây nóng.", "Call the hotline."}, Hotline: "1900 9095", Matching: DefaultMatching,
+	}
+	n, err := c.Propose(a, warning)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if file, err := c.NoticeFile(); file != nil || err != nil {
+		t.Fatalf("published by one person: %s %v", file, err)
+	}
+	if err := c.Approve(a, n.Number); !errors.Is(err, ErrTwoPersons) {
+		t.Fatal(err)
+	}
+	if err := c.Approve(b, n.Number); err != nil {
+		t.Fatal(err)
+	}
+	file, _ := c.NoticeFile()
+	if !bytes.Contains(file, []byte(`"hotline": "1900 9095"`)) {
+		t.Fatalf("%s", file)
+	}
+	if err := c.Withdraw(b, n.Number); !errors.Is(err, ErrNoNotice) {
+		t.Errorf("a published warning withdrawn: %v", err)
+	}
+	warning.Hotline = "1900 3228"
+	next, _ := c.Propose(b, warning)
+	if again, _ := c.NoticeFile(); !bytes.Equal(file, again) {
+		t.Error("a proposal shows")
+	}
+	if err := c.Approve(a, next.Number); err != nil {
+		t.Fatal(err)
+	}
+	if again, _ := c.NoticeFile(); bytes.Contains(again, []byte("9095")) || !bytes.Contains(again, []byte("3228")) {
+		t.Errorf("%s", again)
+	}
+	short := Notice{Kind: Announcement, Title: Wording{"Tin", "News"}, Text: Wording{"Chợ Hỗ mở lại.", "Ho market is open."}, Until: "2026-11-24"}
+	if _, err := c.Propose(b, short); err != nil {
+		t.Fatal(err)
+	}
+	if file, _ = c.NoticeFile(); !bytes.Contains(file, []byte("Chợ Hỗ")) {
+		t.Errorf("%s", file)
+	}
+	c.now = c.now.Add(48 * time.Hour)
+	if file, _ = c.NoticeFile(); bytes.Contains(file, []byte("Chợ Hỗ")) {
+		t.Error("an announcement outlives its day")
+	}
+	for field, spoil := range map[string]func(*Notice){
+		"title_vi":  func(n *Notice) { n.Title.VI = " " },
+		"text_en":   func(n *Notice) { n.Text.EN = strings.Repeat("x", MaxNotice+1) },
+		"hotline":   func(n *Notice) { n.Hotline = "javascript:alert(1)" },
+		"minutes":   func(n *Notice) { n.Matching.Minutes = 0 },
+		"tolerance": func(n *Notice) { n.Matching.Tolerance = 3601 },
+		"onset_to":  func(n *Notice) { n.Matching.OnsetTo = -3 },
+	} {
+		bad := warning
+		spoil(&bad)
+		var f *FieldError
+		if _, err := c.Propose(a, bad); !errors.As(err, &f) || f.Field != field {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+}
