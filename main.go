@@ -69,6 +69,7 @@ type commands struct {
 		Signer rotateSignerCmd `cmd:"" help:"Introduce a new key for export.sig through the log, and retire the present ones."`
 	} `cmd:"" help:"Change keys, through the socket of a running appliance."`
 	Republish republishCmd `cmd:"" help:"Render every window still held again and compare; the appliance must not run."`
+	Prebuild  prebuildCmd  `cmd:"" help:"Build matching artifacts for the exports of many logs, for CDNs and national aggregators."`
 	Witness   witnessCmd   `cmd:"" help:"Cosign the checkpoints of other logs."`
 	Keys      keysCmd      `cmd:"" help:"Print what to pin: the keys of a log, its policy, and the policy's digest."`
 	Drill     drillCmd     `cmd:"" help:"Rehearse the whole service with simulated phones."`
@@ -142,6 +143,13 @@ type serveCmd struct {
 	KeyID     string         `default:"452" placeholder:"MCC" help:"Key id in export.sig: the mobile country code (${default})."`
 	KeyVer    string         `name:"key-version" default:"v1" placeholder:"V" help:"Key version in export.sig (${default})."`
 	Signer    []string       `placeholder:"ID-VERSION@TIME" help:"A further signer of export.sig from a time on (RFC 3339). Up to nine."`
+	Profiles  string         `placeholder:"SCHEME=FILES,…" help:"Files of a window, as gaen=archive+keys+ids,bluezone=ids-only (gaen=archive+keys,bluezone=keys)."`
+	MatchTier string         `placeholder:"TIER" help:"Kernels that make ID sets: purego, nishani or avx512 (the fastest that this machine has)."`
+	PublishTo string         `placeholder:"s3://…" help:"A bucket that says what the public tree says, for a CDN to read: s3://bucket[/prefix][?endpoint=https://host]. Keys come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION."`
+	Console   string         `name:"console-listen" placeholder:"ADDR" help:"Address of the staff console (127.0.0.1:8082, or a free port if that is taken)."`
+	ConsoleAt string         `name:"console-url" placeholder:"URL" help:"Where staff reach the console, https unless on this machine."`
+	Install   string         `name:"install-url" placeholder:"URL" help:"Where people get the app: the QR of posters."`
+	PublicAt  string         `name:"public-url" placeholder:"URL" help:"Where anybody finds exports and the public page."`
 	Witnesses string         `placeholder:"FILE" help:"Witnesses to ask for cosignatures, as 'bluekey witness' prints them: lines witness NAME VKEY URL."`
 	Quorum    int            `default:"0" placeholder:"N" help:"How many of them a reader should demand (${default})."`
 	Outside   string         `placeholder:"TREE" help:"A mirror of this tree outside the VM: a restored data folder catches up with it instead of forking the log."`
@@ -173,9 +181,16 @@ func (c *serveCmd) settle(log *slog.Logger) error {
 	or(&c.Hold, hold)
 	or(&c.Retention, retention)
 	or(&c.MinKeys, minKeys)
-	times := publish.Config{Period: *c.Period, Hold: *c.Hold, Retention: *c.Retention, MinKeys: *c.MinKeys}
-	if err := times.Check(); err != nil {
+	var err error
+	early := publish.Config{Period: *c.Period, Hold: *c.Hold, Retention: *c.Retention, MinKeys: *c.MinKeys, Tier: c.MatchTier}
+	if early.Profiles, err = publish.ParseProfiles(c.Profiles); err != nil {
 		return err
+	}
+	if err := early.Check(); err != nil {
+		return err
+	}
+	for _, line := range early.Bill() {
+		log.Warn(line)
 	}
 	if !c.Rehearsal {
 		if *c.Period < time.Hour {
@@ -223,6 +238,7 @@ type appliance struct {
 	store     *keystore.Store
 	publisher *publish.Publisher
 	server    *server.Server
+	outlet    *publish.Outlet // nil without a bucket
 	listeners server.Listeners
 }
 
@@ -247,7 +263,8 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 	a.server, err = server.New(server.Config{
 		Store:        a.store,
 		Tree:         a.public(),
-		Ready:        func() error { return a.publisher.Status().Err },
+		Ready:        a.ready,
+		Behind:       a.behind(),
 		Published:    func() (time.Time, time.Duration) { s := a.publisher.Status(); return s.LastWindow, s.LastDelay },
 		RotateSigner: a.publisher.RotateSigner,
 		Logger:       log,
@@ -255,10 +272,36 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if err := a.listen(); err != nil {
-		return err
+	return a.listen()
+}
+
+// openBucket opens a bucket with the access that the environment gives, by the names that
+// every tool for S3 knows.
+func openBucket(target string) (*tree.Bucket, error) {
+	return tree.NewBucket(target, tree.Access{
+		KeyID:    os.Getenv("AWS_ACCESS_KEY_ID"),
+		Secret:   os.Getenv("AWS_SECRET_ACCESS_KEY"),
+		Token:    os.Getenv("AWS_SESSION_TOKEN"),
+		Region:   os.Getenv("AWS_REGION"),
+		Endpoint: os.Getenv("AWS_ENDPOINT_URL_S3"),
+	}, mirror.Headers)
+}
+
+// ready is why a person should look at the publishing, nil if none should.
+func (a *appliance) ready() error {
+	err := a.publisher.Status().Err
+	if a.outlet != nil {
+		err = errors.Join(err, a.outlet.Ready())
 	}
-	return nil
+	return err
+}
+
+// behind measures the bucket, if there is one.
+func (a *appliance) behind() func() time.Duration {
+	if a.outlet == nil {
+		return nil
+	}
+	return a.outlet.Behind
 }
 
 func (a *appliance) public() string { return filepath.Join(a.conf.Data, "public") }
@@ -316,13 +359,26 @@ func (a *appliance) openPublisher(ctx context.Context, log *slog.Logger) (made b
 		Origin: id.origin, Region: id.region,
 		Period: *c.Period, Hold: *c.Hold, Retention: *c.Retention,
 		MinKeys: *c.MinKeys, Exact: c.Metadata == "exact",
-		Seed: seed, Signers: signers, LogKeys: logKeys, Log: log,
+		Seed: seed, Signers: signers, LogKeys: logKeys, Log: log, Tier: c.MatchTier, URL: c.PublicAt,
+	}
+	if conf.Profiles, err = publish.ParseProfiles(c.Profiles); err != nil {
+		return made, err
 	}
 	if err := c.witnesses(&conf); err != nil {
 		return made, err
 	}
 	if a.publisher, err = publish.New(conf, a.store, folder, staging); err != nil {
 		return made, err
+	}
+	if c.PublishTo != "" {
+		bucket, err := openBucket(c.PublishTo)
+		if err != nil {
+			return made, err
+		}
+		a.outlet = publish.NewOutlet(a.publisher, tree.FolderSource(a.public()), bucket)
+		if c.Outside == "" {
+			c.Outside = c.PublishTo
+		}
 	}
 	if err := id.fix(a.store); err != nil {
 		return made, err
@@ -456,7 +512,7 @@ func (c *serveCmd) witnesses(conf *publish.Config) error {
 // fetchOutside brings the own tree to where its copy outside is, if that is ahead, so that
 // the store can catch up with it.
 func (c *serveCmd) fetchOutside(ctx context.Context, public string, keys signing.LogKeys, log *slog.Logger) error {
-	source, err := tree.NewSource(c.Outside)
+	source, err := openSource(c.Outside)
 	if err != nil {
 		return err
 	}
@@ -516,6 +572,9 @@ func (a *appliance) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.server.Run(ctx, a.listeners) })
 	group.Go(func() error { return a.publisher.Run(ctx) })
+	if a.outlet != nil {
+		group.Go(func() error { return a.outlet.Run(ctx) })
+	}
 	err := group.Wait()
 	a.listeners = server.Listeners{} // Run has closed them
 	return errors.Join(err, a.close())
@@ -858,7 +917,7 @@ func (c *auditCmd) Run(ctx context.Context) error {
 	}
 	clean := true
 	for _, target := range c.Targets {
-		source, err := tree.NewSource(target)
+		source, err := openSource(target)
 		if err != nil {
 			return err
 		}
@@ -890,6 +949,14 @@ func (c *auditCmd) print(r *mirror.Report) error {
 	}
 	_, err := fmt.Print(r)
 	return err
+}
+
+// openSource opens a tree to read: a folder, a web server, a bucket.
+func openSource(target string) (tree.Source, error) {
+	if strings.HasPrefix(target, "s3://") {
+		return openBucket(target)
+	}
+	return tree.NewSource(target)
 }
 
 // readPolicies reads the policies of several logs.
@@ -927,7 +994,7 @@ func progressBar() func(mirror.Progress) {
 }
 
 type mirrorCmd struct {
-	To     string        `required:"" placeholder:"DIR" help:"Where the copy is kept: with one URL the tree itself, with several one folder each and a feeds.json."`
+	To     string        `required:"" placeholder:"DIR|s3://…" help:"Where the copy is kept: with one URL the tree itself, with several one folder each and a feeds.json."`
 	Policy []string      `required:"" placeholder:"FILE" help:"Pinned policies of the logs; may be repeated, one a log."`
 	Every  time.Duration `placeholder:"5m" help:"Do it again and again."`
 	URLs   []string      `arg:"" name:"url" help:"Trees to follow: URL, or folder."`
@@ -940,13 +1007,20 @@ func (c *mirrorCmd) Run(ctx context.Context) error {
 	}
 	var sources []tree.Source
 	for _, url := range c.URLs {
-		source, err := tree.NewSource(url)
+		source, err := openSource(url)
 		if err != nil {
 			return err
 		}
 		sources = append(sources, source)
 	}
 	place := mirror.Place{Disk: tree.Disk{}, Root: c.To}
+	if strings.HasPrefix(c.To, "s3://") {
+		bucket, err := openBucket(c.To)
+		if err != nil {
+			return err
+		}
+		place.Disk, place.Root = bucket.Disk(ctx), "."
+	}
 	o := mirror.AuditOptions{Policy: policy, Progress: progressBar()}
 	for {
 		err := c.once(ctx, sources, place, o)
@@ -980,6 +1054,48 @@ func (c *mirrorCmd) once(ctx context.Context, sources []tree.Source, place mirro
 		moved = moved && one.Moved
 	}
 	if err == nil && !moved {
+		err = errCheck
+	}
+	return err
+}
+
+type prebuildCmd struct {
+	To        string   `required:"" placeholder:"DIR" help:"Where the artifacts are kept, one folder a log."`
+	Profiles  []string `default:"ids" placeholder:"ids,keys" help:"What every window gets that its publisher did not make: ids, keys (${default})."`
+	Policy    []string `placeholder:"FILE" help:"Pinned policies of the logs; may be repeated. Without one each tree's own is taken, which proves nothing about who runs it."`
+	MatchTier string   `placeholder:"TIER" help:"Kernels to use: purego, nishani or avx512."`
+	Trees     []string `arg:"" name:"tree" help:"Trees: URL, or folder."`
+}
+
+func (c *prebuildCmd) Run(ctx context.Context) error {
+	o := mirror.PrebuildOptions{Tier: c.MatchTier}
+	for _, kind := range c.Profiles {
+		if kind != string(exportlog.IDSet) && kind != string(exportlog.KeySet) {
+			return fmt.Errorf("profiles: %q: want ids, keys or both", kind)
+		}
+		o.Kinds = append(o.Kinds, exportlog.FileKind(kind))
+	}
+	if len(c.Policy) > 0 {
+		var err error
+		if o.Policy, err = readPolicies(c.Policy); err != nil {
+			return err
+		}
+	}
+	var sources []tree.Source
+	for _, target := range c.Trees {
+		source, err := openSource(target)
+		if err != nil {
+			return err
+		}
+		sources = append(sources, source)
+	}
+	built, err := mirror.Prebuild(ctx, sources, mirror.Place{Disk: tree.Disk{}, Root: c.To}, o)
+	ok := true
+	for _, b := range built {
+		fmt.Println(b)
+		ok = ok && len(b.Problems) == 0
+	}
+	if err == nil && !ok {
 		err = errCheck
 	}
 	return err
@@ -1052,7 +1168,7 @@ type keysCmd struct {
 }
 
 func (c *keysCmd) Run(ctx context.Context) error {
-	source, err := tree.NewSource(c.URL)
+	source, err := openSource(c.URL)
 	if c.Data != "" {
 		source, err = tree.FolderSource(filepath.Join(c.Data, "public")), nil
 	}

@@ -84,6 +84,16 @@ func writeSynced(disk vfs.FS, dir, name, text string) error {
 	return nil
 }
 
+// MakeDir makes a folder of mode 0700 and the folders above it, so that none of them is lost
+// to a power cut together with what is synced in it later. It is for whoever writes into the
+// data folder before Open does.
+func MakeDir(dir string) error {
+	if err := mkdirSynced(vfs.Default, dir); err != nil {
+		return fmt.Errorf("make folder %s: %w", dir, err)
+	}
+	return nil
+}
+
 // mkdirSynced makes dir and the folders above it, and syncs each folder that got a new
 // entry: without that a power loss takes dir away with all that was synced in it.
 func mkdirSynced(disk vfs.FS, dir string) error {

@@ -47,6 +47,33 @@ func TestReopenOnDisk(t *testing.T) {
 	}
 }
 
+// A folder that was made is there after a power cut, however deep it lies.
+func TestMadeFolderOutlivesAPowerCut(t *testing.T) {
+	disk := vfs.NewCrashableMem()
+	if err := mkdirSynced(disk, "srv/bluekey/data"); err != nil {
+		t.Fatal(err)
+	}
+	after := disk.CrashClone(vfs.CrashCloneCfg{})
+	if info, err := after.Stat("srv/bluekey/data"); err != nil || !info.IsDir() {
+		t.Errorf("after the power cut: %v", err)
+	}
+	dir := filepath.Join(t.TempDir(), "not", "there", "yet")
+	for range 2 {
+		if err := MakeDir(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := MakeDir(filepath.Join(dir, "file", "below")); err == nil {
+		t.Error("made a folder in a file")
+	}
+}
+
 func TestVersion(t *testing.T) {
 	for _, row := range []struct{ name, text, want string }{
 		{"newer", "bluekey data 2\n", "layout 2, this program knows layouts up to 1"},

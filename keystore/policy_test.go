@@ -149,29 +149,55 @@ func TestBuckets(t *testing.T) {
 	}
 }
 
-// The promised time is never before the key can be public: a lone key is published by the
-// first window that ends more than hold after its bucket.
-func TestPublishByIsAnUpperBound(t *testing.T) {
+// The promised time is that of the window that publishes a lone key, the first one that ends
+// more than hold after its bucket, and renderTime: also where windows were missed, and never
+// later than the rule for early publication allows.
+func TestPublishBy(t *testing.T) {
 	for _, hold := range []time.Duration{0, time.Hour, testPeriod, 3*testPeriod + time.Second} {
 		for minute := range 24 * 60 {
 			now := testStart.Add(time.Duration(minute) * time.Minute)
-			s := &Store{opt: Options{Period: testPeriod, Hold: hold, Now: func() time.Time { return now }}}
 			day := diagnosis.GAEN.IntervalAt(now) / 144 * 144
 			for _, k := range []diagnosis.Key{at(diagnosis.GAEN, 1, day-144, 144), at(diagnosis.GAEN, 1, day, 144), at(diagnosis.GAEN, 1, day, int(diagnosis.GAEN.IntervalAt(now)-day)+1)} {
-				lastEnd := now.Truncate(testPeriod)
-				bucket := instant(s.bucket(&k, seconds(lastEnd)))
-				end := lastEnd.Add(testPeriod)
-				for !(bucket.Before(end) && end.Sub(bucket) > hold) {
-					end = end.Add(testPeriod)
-				}
-				by := s.publishBy([]diagnosis.Key{k})
-				if !by.After(end) {
-					t.Fatalf("at %v, hold %v: public after the window to %v, but promised by %v", now, hold, end, by)
-				}
-				if by.Sub(end) > 2*testPeriod {
-					t.Fatalf("at %v, hold %v: public after the window to %v, promised only by %v", now, hold, end, by)
+				for missed := range 4 {
+					s := &Store{opt: Options{Period: testPeriod, Hold: hold, Now: func() time.Time { return now }}}
+					lastEnd := now.Truncate(testPeriod)
+					closed := lastEnd.Add(-time.Duration(missed) * testPeriod)
+					s.closed[k.Scheme] = seconds(closed)
+					bucket := instant(s.bucket(&k, seconds(closed)))
+					end := lastEnd.Add(testPeriod)
+					for !(bucket.Before(end) && end.Sub(bucket) > hold) {
+						end = end.Add(testPeriod)
+					}
+					by := s.publishBy([]diagnosis.Key{k})
+					if !by.Equal(end.Add(renderTime)) {
+						t.Fatalf("at %v, hold %v, windows to %v closed: public after the window to %v, but promised by %v", now, hold, closed, end, by)
+					}
+					from := max(now.Unix(), due(&k))
+					if latest := time.Unix(from, 0).Add(testPeriod + hold + renderTime); by.After(latest) {
+						t.Fatalf("at %v, hold %v, windows to %v closed: promised by %v, which is later than %v", now, hold, closed, by, latest)
+					}
 				}
 			}
+		}
+	}
+}
+
+func TestReceiptNamesTheWindow(t *testing.T) {
+	midnight := testStart.Truncate(24 * time.Hour)
+	for _, row := range []struct {
+		name string
+		keys []diagnosis.Key
+		want time.Time // end of the window
+	}{
+		{"yesterday's keys", caseKeys(t, diagnosis.GAEN, 1, testStart, 14), midnight.Add(24 * time.Hour)},
+		{"today's key, due at 2 tomorrow", []diagnosis.Key{dayKey(t, diagnosis.GAEN, 99, testStart, 0)}, midnight.Add(32 * time.Hour)},
+	} {
+		s, c := newStore(t)
+		c.advance(testPeriod)
+		closeWindow(t, s, diagnosis.GAEN)
+		c.set(midnight.Add(19*time.Hour + 21*time.Minute))
+		if got := mustUpload(t, s, mustIssue(t, s, 1)[0], row.keys).PublishBy; !got.Equal(row.want.Add(renderTime)) {
+			t.Errorf("%s, uploaded at 19:21: promised by %v, want that of the window to %v", row.name, got, row.want)
 		}
 	}
 }

@@ -29,6 +29,9 @@ type Publication struct {
 	// EraseThrough erases, by scheme, the windows that ended by a time and the published
 	// keys in buckets below it. Keys not published yet stay.
 	EraseThrough map[diagnosis.Scheme]time.Time
+	// VoidCodes ends every code that was issued and not used. A store that was put back from
+	// a backup cannot know which of them were used since.
+	VoidCodes bool
 }
 
 // ErrOutstanding means that the last publication is not applied yet.
@@ -41,8 +44,13 @@ func (s *Store) Commit(p Publication) error {
 	if _, outstanding, err := s.Outstanding(); err != nil || outstanding {
 		return errors.Join(err, ErrOutstanding)
 	}
-	s.gate.RLock()
-	defer s.gate.RUnlock()
+	if p.VoidCodes { // no upload may be between looking at a code and spending it
+		s.gate.Lock()
+		defer s.gate.Unlock()
+	} else {
+		s.gate.RLock()
+		defer s.gate.RUnlock()
+	}
 	b := s.db.NewBatch()
 	defer b.Close()
 	w := &commitWriter{s: s, b: b, chains: s.allChains(), size: s.LogSize(), firstDay: s.firstDay.Load()}
@@ -50,7 +58,13 @@ func (s *Store) Commit(p Publication) error {
 	w.windows(p.Windows)
 	w.erase(p.EraseThrough)
 	w.forgetOldKeys()
-	w.try(s.desk.Sweep(b))
+	voided := func() {}
+	if p.VoidCodes {
+		var err error
+		voided, err = s.desk.RevokeAll(b)
+		w.try(err)
+	}
+	w.try(s.desk.Sweep(b)) // last: what expired long ago goes, revoked or not
 	for _, scheme := range diagnosis.Schemes {
 		w.set(chainKey(scheme), w.chains[scheme].encode())
 	}
@@ -68,6 +82,7 @@ func (s *Store) Commit(p Publication) error {
 	s.mu.Unlock()
 	s.logSize.Store(w.size)
 	s.firstDay.Store(w.firstDay)
+	voided()
 	return nil
 }
 

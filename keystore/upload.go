@@ -158,19 +158,23 @@ func (s *Store) bucket(k *diagnosis.Key, closed uint32) uint32 {
 	return max(uint32(due(k)/s.period()*s.period()), closed)
 }
 
-// publishBy is the end of a period by which keys stored now are public.
+// renderTime is what a window has after its end until its files must be public.
+const renderTime = 5 * time.Second
+
+// publishBy is when keys stored now are public at the latest. The gate is held for reading.
 //
-// A key in bucket b waits for the end of a window that is past b, which is within a
-// period, and for a crowd: until a window ends more than hold after b. Both are over at
-// b + hold + period, and b is at most the later of now and the time the key falls due.
-// The end of the period in which that lies leaves the publication its time to run.
+// A key in bucket b is public with the first window that ends more than hold after b: by
+// then it no longer waits for a crowd. Windows end at multiples of the period, the next one
+// after now even if the store has missed some. As b is at most the later of now and the
+// time the key falls due, this is never later than that time + period + hold + renderTime.
 func (s *Store) publishBy(keys []diagnosis.Key) time.Time {
 	latest := s.opt.Now().Unix()
 	for i := range keys {
-		latest = max(latest, due(&keys[i]))
+		k := &keys[i]
+		waits := int64(s.bucket(k, s.closed[k.Scheme])) + int64(s.opt.Hold/time.Second)
+		latest = max(latest, waits)
 	}
-	latest += s.period() + int64(s.opt.Hold/time.Second) + 1
-	return time.Unix((latest/s.period()+1)*s.period(), 0).UTC()
+	return time.Unix((latest/s.period()+1)*s.period(), 0).Add(renderTime).UTC()
 }
 
 func (s *Store) takeSlot(ctx context.Context) error {

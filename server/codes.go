@@ -6,6 +6,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"bluekey/keystore"
 	"bluekey/keystore/desk"
 	"bluekey/keystore/diagnosis"
 	v1 "bluekey/server/api/bluekey/v1"
@@ -16,14 +17,17 @@ const localOfficer = "local"
 
 // codeService is bluekey.v1.CodeService. Its callers own the data folder, so what the
 // desk refuses is told in its own words.
-type codeService struct{ desk *desk.Desk }
+type codeService struct{ store *keystore.Store }
 
 func (s codeService) Issue(ctx context.Context, req *v1.IssueRequest) (*v1.IssueResponse, error) {
 	report := diagnosis.ReportType(req.Report)
 	if req.Report < 0 || req.Report > v1.ReportType_REPORT_TYPE_SELF_REPORT || !report.Issuable() {
 		return nil, malformed("report", "unknown report type; choose confirmed test, clinical or self-report")
 	}
-	codes, err := s.desk.Issue(ctx, desk.Request{
+	if _, retired := s.store.Retired(); retired {
+		return nil, fromStore(&keystore.Refusal{Reason: keystore.Closed, Index: -1}) // nobody could use it
+	}
+	codes, err := s.store.Desk().Issue(ctx, desk.Request{
 		Officer:  localOfficer,
 		Report:   report,
 		OnsetDay: req.OnsetDay,
@@ -37,7 +41,7 @@ func (s codeService) Issue(ctx context.Context, req *v1.IssueRequest) (*v1.Issue
 }
 
 func (s codeService) Revoke(ctx context.Context, req *v1.RevokeRequest) (*v1.RevokeResponse, error) {
-	revoked, err := s.desk.Revoke(ctx, req.Code)
+	revoked, err := s.store.Desk().Revoke(ctx, req.Code)
 	if err != nil {
 		return nil, atDesk(err)
 	}

@@ -66,6 +66,10 @@ func newMeters(s *Server) *meters {
 				func() float64 { _, delay := published(); return delay.Seconds() }),
 		)
 	}
+	if behind := s.cfg.Behind; behind != nil {
+		m.registry.MustRegister(gauge("bluekey_bucket_behind_seconds", "For how long the bucket of --publish-to has lacked something of the public tree.",
+			func() float64 { return behind().Seconds() }))
+	}
 	return m
 }
 

@@ -73,6 +73,7 @@ var storeReasons = map[keystore.Reason]struct {
 	keystore.Overlap:     {connect.CodeInvalidArgument, "keys overlap"},
 	keystore.Malformed:   {connect.CodeInvalidArgument, "not a valid upload"},
 	keystore.Busy:        {connect.CodeUnavailable, errBusy.text},
+	keystore.Closed:      {connect.CodeFailedPrecondition, "this service takes no uploads any more; update the app and ask for a code of the service that follows"},
 }
 
 // fromStore is the refusal for what the store would not take.

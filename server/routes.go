@@ -31,10 +31,10 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 // admin is the handler of the unix socket.
 func (s *Server) admin() http.Handler {
 	mux := http.NewServeMux()
-	prefix, h := bluekeyv1connect.NewCodeServiceHandler(codeService{s.cfg.Store.Desk()}, s.options())
+	prefix, h := bluekeyv1connect.NewCodeServiceHandler(codeService{s.cfg.Store}, s.options())
 	gate := make(chan struct{}, s.cfg.MaxInFlight)
 	mux.Handle(prefix, newGate(h, gate))
-	prefix, h = bluekeyv1connect.NewAdminServiceHandler(adminService{s.cfg.RotateSigner}, s.options())
+	prefix, h = bluekeyv1connect.NewAdminServiceHandler(adminService{s.cfg.RotateSigner, s.cfg.CloseLog}, s.options())
 	mux.Handle(prefix, newGate(h, gate))
 	return s.counted(mux)
 }

@@ -53,10 +53,16 @@ type Config struct {
 	// Published says when the last publication was made (zero before the first) and how
 	// long its oldest key had been due; nil means nobody publishes here.
 	Published func() (at time.Time, delay time.Duration)
+	// Behind is for how long the bucket that gets the tree too has lacked something; nil
+	// means there is none.
+	Behind func() time.Duration
 
 	// RotateSigner answers the call of that name on the unix socket; nil means that
 	// nothing signs here.
 	RotateSigner func(ctx context.Context, version string, from, retire time.Time) error
+	// CloseLog answers the call of that name: it returns by when the log is closed, or zero
+	// if it is. nil means that there is no log here.
+	CloseLog func(ctx context.Context, policy, opening []byte) (by time.Time, err error)
 
 	// MaxConns bounds the open connections of the public listener; 0 means 4096. Those
 	// beyond it wait in the kernel's queue.
@@ -123,6 +129,9 @@ func (s *Server) ready() error {
 	}
 	if err := s.cfg.Store.Healthy(); err != nil {
 		return err
+	}
+	if _, retired := s.cfg.Store.Retired(); retired {
+		return errors.New("closed: another service follows this one, and uploads go there; files are served on")
 	}
 	if s.cfg.Ready != nil {
 		return s.cfg.Ready()

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"bluekey/signing"
@@ -110,6 +111,20 @@ func parseClosing(l *lines) Entry {
 // Names reports whether the entry names the log that has these keys.
 func (c Closing) Names(keys [2]*signing.VKey) bool {
 	return c.Ed25519 == keys[0].String() && c.MLDSA44 == keys[1].String()
+}
+
+// Of is the policy, of those in a union, that judges the log of this origin. It is an empty
+// one, which accepts nothing, where there is none.
+func (p *Policy) Of(origin string) *Policy {
+	for _, m := range p.members {
+		if of := m.Of(origin); len(of.logs) > 0 {
+			return of
+		}
+	}
+	if slices.ContainsFunc(p.logs, func(l PolicyLog) bool { return l.Key.Name() == origin }) {
+		return p
+	}
+	return new(Policy)
 }
 
 // LogKeys are the two keys of the one log that a policy is for, Ed25519 first.

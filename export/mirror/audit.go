@@ -188,6 +188,7 @@ func (a *audit) walk(ctx context.Context) error {
 		return nil
 	}
 	a.whole = true
+	r.source, r.checkpoint = a.source, a.checkpoint
 	switch {
 	case a.checkpoint.Size < before.Size:
 	case before.Size > 0 && a.walker.seenRoot != before.Root:

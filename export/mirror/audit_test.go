@@ -433,6 +433,14 @@ func TestAuditFindsLateFiles(t *testing.T) {
 	kept.files["exports/1-2-0011223344556677.keys"] = []byte("x")
 	r = auditAt(t, tree.FolderSource(kept.folder(t)), s.pinned(), nil, now)
 	found(t, r, "file-stray", "exports/1-2-0011223344556677.keys")
+
+	// Files of the window that is being published are there before its checkpoint. Those of
+	// one that has not ended yet are not.
+	kept = s.copy()
+	kept.files[fmt.Sprintf("exports/%d-%d-0011223344556677.keys", now, now+1)] = []byte("x")
+	found(t, auditAt(t, tree.FolderSource(kept.folder(t)), s.pinned(), nil, now+1), "")
+	kept.files[fmt.Sprintf("exports/%d-%d-0011223344556677.keys", now, now+period)] = []byte("x")
+	found(t, auditAt(t, tree.FolderSource(kept.folder(t)), s.pinned(), nil, now+1), "file-stray", fmt.Sprint(now+period))
 }
 
 func TestAuditQuorum(t *testing.T) {

@@ -24,6 +24,7 @@ const (
 	CodeSigner       Code = "signer"         // a signer of archives that the log has not introduced, or has retired, or contradicts
 	CodeErasureEarly Code = "erasure-early"  // files were erased before their retention was over
 	CodeErasureLate  Code = "erasure-late"   // files were not erased one period after their retention
+	CodeHandover     Code = "handover"       // an opening or closing entry out of place, or contradicting another log
 
 	// What the tree serves.
 	CodePolicy      Code = "policy"       // the tree's policy is missing, unreadable, or does not accept its checkpoint
@@ -48,7 +49,7 @@ const (
 // from moving on, for what it copies is authentic and whole all the same, and a copy of
 // misconduct is evidence.
 var conduct = []Code{
-	CodeQuorum, CodeGap, CodeOverlap, CodeSilence, CodeTerms, CodeFuture, CodeSigner, CodeErasureEarly, CodeErasureLate,
+	CodeQuorum, CodeGap, CodeOverlap, CodeSilence, CodeTerms, CodeFuture, CodeSigner, CodeErasureEarly, CodeErasureLate, CodeHandover,
 	CodeFileLate, CodeFileStray, CodeKeyOld, CodeKeyEarly,
 }
 

@@ -239,9 +239,24 @@ func (a *audit) strays(ctx context.Context) error {
 	for _, name := range names {
 		// A proof that was being rewritten when the power failed is neither served nor a
 		// key of anybody.
-		if path := "exports/" + name; !known[path] && !strings.HasSuffix(path, exportlog.ProofSuffix+".new") {
+		if path := "exports/" + name; !known[path] && !strings.HasSuffix(path, exportlog.ProofSuffix+".new") && !a.coming(path) {
 			a.report.find(CodeFileStray, path, "no window within retention names it")
 		}
 	}
 	return nil
+}
+
+// coming reports whether a file is of a window that has ended after every one of the log:
+// it is there before the checkpoint that covers it, as it should be.
+func (a *audit) coming(path string) bool {
+	p, err := exportlog.ParseExportPath(strings.TrimSuffix(path, exportlog.ProofSuffix))
+	if err != nil || a.ledger.future(p.End) {
+		return false
+	}
+	for _, c := range a.ledger.chains {
+		if p.End <= c.manifest.End {
+			return false
+		}
+	}
+	return true
 }

@@ -88,6 +88,7 @@ func at(unix int64) string { return time.Unix(unix, 0).UTC().Format(time.RFC3339
 // add takes the next entry.
 func (l *ledger) add(i uint64, e exportlog.Entry) {
 	made := int64(0)
+	l.afterClosing(i, e)
 	switch e := e.(type) {
 	case exportlog.Manifest:
 		made = e.End
@@ -104,6 +105,12 @@ func (l *ledger) add(i uint64, e exportlog.Entry) {
 	case exportlog.Incident:
 		made = e.Time
 		l.note("entry %d, incident of %s: %s", i, at(e.Time), e.Text)
+	case exportlog.Opening:
+		made = e.Time
+		l.opening(i, e)
+	case exportlog.Closing:
+		made = e.Time
+		l.closing(i, e)
 	}
 	if l.future(made) {
 		l.findEntry(CodeFuture, i, "", "made at %s, which has not come yet", at(made))
@@ -199,8 +206,12 @@ func (l *ledger) erasure(i uint64, e exportlog.Erasure) {
 
 // end applies the rules that compare the whole log with the time of the audit.
 func (l *ledger) end() {
+	spoken := l.now // until when it should have
+	if l.closed != nil {
+		spoken = time.Unix(l.closed.Time, 0)
+	}
 	for id, c := range l.chains {
-		if m := c.manifest; l.now.Sub(time.Unix(m.End, 0)) > 2*term(m.Period) {
+		if m := c.manifest; spoken.Sub(time.Unix(m.End, 0)) > 2*term(m.Period) {
 			l.findEntry(CodeSilence, c.entry, "", "no %s window of %s was closed since %s: more than two periods of %s", id.scheme, id.region, at(m.End), term(m.Period))
 		}
 	}

@@ -1,11 +1,12 @@
 // Package mirror is the reading side of what others publish: it verifies single files,
 // audits a whole log, and keeps copies that can be served and audited in turn.
 //
-//	Verify  one file, a folder of files, or what a tree's index lists
-//	Audit   everything a log has ever said, against everything its tree serves
-//	Mirror  an audit whose findings decide whether a copy moves on
+//	Verify    one file, a folder of files, or what a tree's index lists
+//	Audit     everything a log has ever said, against everything its tree serves
+//	Mirror    an audit whose findings decide whether a copy moves on
+//	Prebuild  what publishers did not make of their keys, for whoever serves their exports
 //
-// All three read a tree.Source, a folder or a web server, and trust it with nothing. What
+// All of them read a tree.Source, a folder or a web server, and trust it with nothing. What
 // they trust is a policy: the keys of a log and of its witnesses. A policy that comes from
 // the tree it judges proves only that the tree agrees with itself, and whoever uses one is
 // told so.

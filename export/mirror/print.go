@@ -51,3 +51,16 @@ func (c *Copied) String() string {
 	}
 	return c.Report.String() + verdict
 }
+
+// String says for people what was made for one tree, problems first.
+func (p *Prebuilt) String() string {
+	var b strings.Builder
+	for _, problem := range p.Problems {
+		fmt.Fprintf(&b, "PROBLEM %s: %s\n", p.Source, problem)
+	}
+	for _, n := range p.Notes {
+		fmt.Fprintf(&b, "note    %s: %s\n", p.Source, n)
+	}
+	fmt.Fprintf(&b, "built   %s: %d windows; %d files made (%d bytes), %d kept, %d removed\n", p.Source, p.Windows, p.Made, p.Bytes, p.Kept, p.Removed)
+	return b.String()
+}

@@ -52,6 +52,8 @@ type Report struct {
 	Unseen     []string  `json:"unseen"`     // what no audit can see
 	Clean      bool      `json:"clean"`      // no finding
 
+	handover // what it says of other logs
+
 	mu sync.Mutex // of Findings and what is counted while files are checked
 }
 

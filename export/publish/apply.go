@@ -3,7 +3,9 @@ package publish
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -25,6 +27,7 @@ type plan struct {
 type adoption struct {
 	Staged, Path string
 	Entry        uint64
+	Small        bool `json:",omitempty"` // a small file, which has no proof beside it
 }
 
 // commit fixes a round in one synced batch and applies it.
@@ -74,9 +77,9 @@ func (p *Publisher) commit(ctx context.Context, r *round) error {
 // at any point. Files come before the checkpoint that covers them and the checkpoint
 // before the index, so that nobody who follows one finds a hole.
 func (p *Publisher) apply(ctx context.Context, planned []byte) error {
-	var todo plan
-	if err := json.Unmarshal(planned, &todo); err != nil {
-		return fmt.Errorf("reading the plan: %w", err)
+	todo, err := parsePlan(planned)
+	if err != nil {
+		return err
 	}
 	checkpoint, err := p.store.Checkpoint()
 	if err != nil {
@@ -85,7 +88,14 @@ func (p *Publisher) apply(ctx context.Context, planned []byte) error {
 	size := p.store.LogSize()
 	for _, a := range todo.Adopt {
 		if err := p.folder.Adopt(p.staging, a.Staged, a.Path); err != nil {
+			if errors.Is(err, fs.ErrNotExist) && p.isLost(a.Path) {
+				continue
+			}
 			return err
+		}
+		p.unlose(a.Path)
+		if a.Small {
+			continue
 		}
 		proof, err := p.proof(a.Entry, size, checkpoint)
 		if err != nil {
@@ -98,13 +108,8 @@ func (p *Publisher) apply(ctx context.Context, planned []byte) error {
 	if err := p.putFixed(); err != nil {
 		return err
 	}
-	for t, err := range exportlog.Tiles(todo.OldSize, size, p.store, p.store.Entry) {
-		if err != nil {
-			return err
-		}
-		if err := p.folder.Put(t.Path, t.Data); err != nil {
-			return err
-		}
+	if err := p.putTiles(todo.OldSize, size); err != nil {
+		return err
 	}
 	if err := p.folder.Put(exportlog.CheckpointPath, checkpoint); err != nil {
 		return err
@@ -115,12 +120,33 @@ func (p *Publisher) apply(ctx context.Context, planned []byte) error {
 	if err := p.folder.Remove(todo.Remove...); err != nil {
 		return err
 	}
+	p.unlose(todo.Remove...)
 	if todo.Erase {
 		if err := p.store.Scrub(ctx); err != nil {
 			return fmt.Errorf("erasing expired keys: %w", err)
 		}
 	}
 	return p.store.Applied()
+}
+
+func parsePlan(planned []byte) (todo plan, err error) {
+	if err := json.Unmarshal(planned, &todo); err != nil {
+		return todo, fmt.Errorf("reading the plan: %w", err)
+	}
+	return todo, nil
+}
+
+// putTiles writes what the log gained by growing.
+func (p *Publisher) putTiles(oldSize, size uint64) error {
+	for t, err := range exportlog.Tiles(oldSize, size, p.store, p.store.Entry) {
+		if err != nil {
+			return err
+		}
+		if err := p.folder.Put(t.Path, t.Data); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // proof ties an entry, and by its digests the files it names, to a checkpoint.

@@ -23,22 +23,13 @@ import (
 func (p *Publisher) Check(ctx context.Context, report func(string)) (ok bool, err error) {
 	ok = true
 	for _, scheme := range diagnosis.Schemes {
-		windows, err := p.store.Windows(scheme)
+		list, err := p.held(scheme)
 		if err != nil {
 			return false, err
 		}
-		from := time.Unix(0, 0) // keys of windows before the first one held are gone
-		for _, held := range windows {
-			if !held.Published {
-				continue
-			}
-			w := window{Window: held, walk: p.store.PublishedKeys(scheme, from, held.Through)}
-			from = held.Through
-			m, err := p.manifest(held.Entry)
-			if err != nil {
-				return false, err
-			}
-			how, err := p.checkWindow(ctx, &w, m)
+		for i := range list {
+			held, m := &list[i], list[i].manifest
+			how, err := p.checkWindow(ctx, &held.window, m)
 			var differs *differsError
 			switch {
 			case err == nil:

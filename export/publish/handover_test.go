@@ -3,10 +3,15 @@ package publish
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"bluekey/export/exportlog"
 	"bluekey/export/tree"
@@ -185,51 +190,76 @@ func mustSigner(t testing.TB, f *fixture, version string) *signing.ExportSigner 
 	return s
 }
 
-// With nothing left to publish the log is closed at once. A store put back from a backup
-// made before learns of it from its tree.
+// With nothing left to publish the log is closed at once. Whenever the power goes meanwhile,
+// the log is open or closed afterwards, never closed twice, and closes as it was told to. A
+// store put back from a backup learns of it from its tree.
 func TestHandoverAtOnce(t *testing.T) {
-	old := newFixture(t)
+	mem := vfs.NewCrashableMem()
+	type cut struct {
+		disk vfs.FS
+		what string
+	}
+	var cuts []cut
+	watching := false
+	var mu sync.Mutex
+	old := newFixture(t, func(f *fixture) {
+		f.disk = errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if watching && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+				cuts = append(cuts, cut{mem.CrashClone(vfs.CrashCloneCfg{}), fmt.Sprint("write ", len(cuts))})
+			}
+			return nil
+		}))
+	})
 	old.after(4 * time.Hour)
 	next := newFixture(t, successorOf(t, old))
 	text, _ := policyOf(t, next)
-	old.close()
-	backup := old.files(dataDir + "/store")
-	if err := old.open(); err != nil {
-		t.Fatal(err)
-	}
-	if by, err := old.closeLog(exportlog.AnnotatePolicy(text), openingProof(t, next)); err != nil || !by.IsZero() {
+	text = exportlog.AnnotatePolicy(text)
+	proof := openingProof(t, next)
+	watch := func(on bool) { mu.Lock(); defer mu.Unlock(); watching = on }
+	watch(true)
+	if by, err := old.closeLog(text, proof); err != nil || !by.IsZero() {
 		t.Fatalf("closes by %v, %v", by, err)
 	}
-	size := old.store.LogSize()
-	old.close()
-	old.restore(backup)
-	if err := old.open(); err != nil {
-		t.Fatal(err)
+	watch(false)
+	size, public := old.store.LogSize(), old.public()
+	if len(cuts) < 10 {
+		t.Fatalf("only %d writes", len(cuts))
 	}
-	old.after(4 * time.Hour)
-	var refused *keystore.Refusal
-	if _, err := old.tryUpload(old.phone(rand.New(rand.NewPCG(1, 2)), diagnosis.GAEN, 1)); !errors.As(err, &refused) || refused.Reason != keystore.Closed {
-		t.Errorf("after the restore an upload meets %v", err)
-	}
-	if old.store.LogSize() != size {
-		t.Errorf("%d entries after the restore, %d before", old.store.LogSize(), size)
-	}
-}
 
-// restore puts the store's files back.
-func (f *fixture) restore(files map[string]string) {
-	f.t.Helper()
-	if err := f.disk.RemoveAll(dataDir + "/store"); err != nil {
-		f.t.Fatal(err)
-	}
-	folder, err := tree.NewFolder(memDisk{f.disk}, dataDir+"/store")
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	for path, data := range files {
-		if err := folder.Put(path, []byte(data)); err != nil {
-			f.t.Fatal(err)
+	backup := cut{cuts[0].disk, "a backup"}
+	for i, c := range append(cuts[1:], backup) {
+		f := &fixture{t: t, disk: c.disk, now: old.now}
+		f.conf = newConfig(t, f)
+		if i == len(cuts)-1 {
+			folder, err := tree.NewFolder(memDisk{f.disk}, dataDir+"/public")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for path, data := range public {
+				if err := folder.Put(path, []byte(data)); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
+		if err := f.open(); err != nil {
+			t.Fatalf("%s: %v", c.what, err)
+		}
+		_, retired := f.store.Retired()
+		if c.what == "a backup" && !retired {
+			t.Error("the restored store takes uploads")
+		}
+		if !retired && f.store.LogSize() == size {
+			t.Errorf("%s: closed, and it takes uploads", c.what)
+		}
+		if by, err := f.closeLog(text, proof); err != nil || !by.IsZero() {
+			t.Errorf("%s: closes by %v, %v", c.what, by, err)
+		}
+		if _, closed := f.last().(exportlog.Closing); !closed || f.store.LogSize() != size {
+			t.Errorf("%s: %d entries, want %d; the last is %T", c.what, f.store.LogSize(), size, f.last())
+		}
+		f.close()
 	}
 }
 
@@ -254,16 +284,12 @@ func TestCloseLogRefuses(t *testing.T) {
 		policy, opening []byte
 		words           string
 	}{
-		"no policy":                        {nil, proof, "no log line"},
-		"no proof":                         {text, nil, "opening entry"},
-		"the own policy":                   {own, proof, "no log of this origin"},
-		"a log without an opening":         {text, openingProof(t, stranger), "must be started as its successor"},
-		"an opening that follows another":  {text, openingProof(t, astray), "find out who else"},
-		"an opening of the own log, later": {text, proof, ""}, // the last: it holds
+		"no policy":                       {nil, proof, "no log line"},
+		"no proof":                        {text, nil, "opening entry"},
+		"the own policy":                  {own, proof, "no log of this origin"},
+		"a log without an opening":        {text, openingProof(t, stranger), "must be started as its successor"},
+		"an opening that follows another": {text, openingProof(t, astray), "find out who else"},
 	} {
-		if row.words == "" {
-			continue
-		}
 		if _, err := old.closeLog(row.policy, row.opening); err == nil || !strings.Contains(err.Error(), row.words) {
 			t.Errorf("%s: %v", what, err)
 		}
@@ -295,7 +321,7 @@ func TestPredecessorIsChecked(t *testing.T) {
 	old := newFixture(t)
 	old.after(4 * time.Hour)
 	start := func(change func(*fixture)) error {
-		f := &fixture{t: t, disk: memFS(), now: noon}
+		f := &fixture{t: t, disk: vfs.NewMem(), now: noon}
 		f.conf = newConfig(t, f)
 		successorOf(t, old)(f)
 		change(f)
@@ -333,5 +359,20 @@ func TestPredecessorIsChecked(t *testing.T) {
 	successorOf(t, old)(late)
 	if err := late.open(); err == nil || !strings.Contains(err.Error(), "new data folder") {
 		t.Errorf("a log that has begun: %v", err)
+	}
+}
+
+// A window that has ended is sealed before the log closes, or auditors would see silence.
+func TestClosingSealsFirst(t *testing.T) {
+	old := newFixture(t)
+	next := newFixture(t, successorOf(t, old))
+	text, _ := policyOf(t, next)
+	old.now = old.now.Add(9 * time.Hour)
+	if by, err := old.closeLog(text, openingProof(t, next)); err != nil || by.IsZero() || by.After(old.now.Add(12*time.Hour)) {
+		t.Fatalf("closes by %v, %v", by, err)
+	}
+	old.after(0)
+	if _, closed := old.last().(exportlog.Closing); !closed || len(old.windows(diagnosis.GAEN)) == 0 {
+		t.Errorf("the last entry is %+v", old.last())
 	}
 }

@@ -315,6 +315,11 @@ func TestProfilesAreChecked(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	c := f.conf
+	c.Tier = "abacus"
+	if _, err := New(c, f.store, nil, nil); err == nil || !strings.Contains(err.Error(), "abacus") {
+		t.Errorf("kernels that nobody has: %v", err)
+	}
 }
 
 // TestBill compares what serve says about ID sets with real files of that size.

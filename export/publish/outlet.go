@@ -83,9 +83,13 @@ func (o *Outlet) Copy(ctx context.Context) error {
 	return err
 }
 
-// treeOrder is the order in which a tree is copied.
+// treeOrder is the order in which a tree is copied: that of the classes, but for proofs,
+// which have a checkpoint of their own and come with their files.
 func treeOrder(path string) (int, bool) {
 	row, ok := exportlog.Lookup(path)
+	if row.Class == exportlog.ClassProof {
+		row.Class = exportlog.ClassExport
+	}
 	return int(row.Class), ok
 }
 
@@ -135,11 +139,20 @@ func (o *Outlet) Status() OutletStatus {
 	return o.status
 }
 
+// Behind is for how long the bucket has lacked something; zero if it lacks nothing.
+func (o *Outlet) Behind() time.Duration {
+	s := o.Status()
+	if s.Behind.IsZero() {
+		return 0
+	}
+	return o.publisher.Now().Sub(s.Behind)
+}
+
 // Ready is why a person should look, nil if none should: a bucket may be out of reach for
 // minutes without that.
 func (o *Outlet) Ready() error {
 	s := o.Status()
-	if s.Err == nil || o.publisher.Now().Sub(s.Behind) < outletGrace {
+	if s.Err == nil || o.Behind() < outletGrace {
 		return nil
 	}
 	return fmt.Errorf("the bucket is behind since %s: %w", s.Behind.UTC().Format(time.RFC3339), s.Err)

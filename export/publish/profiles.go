@@ -3,6 +3,7 @@ package publish
 import (
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"slices"
 	"strings"
@@ -122,6 +123,13 @@ func (c *Config) checkProfiles() error {
 		if err := checkProfile(s, kinds); err != nil {
 			return fmt.Errorf("profile of %s: %w", s, err)
 		}
+	}
+	// Kernels that this machine lacks are found out now, by a set of nothing, and not when
+	// the first window is due.
+	nothing := func(func(diagnosis.Key, error) bool) {}
+	params := idset.Params{Scheme: diagnosis.Bluezone, End: 1}
+	if _, err := idset.Write(io.Discard, params, nothing, idset.Options{Tier: c.Tier}); err != nil {
+		return fmt.Errorf("match_tier %q: %w", c.Tier, err)
 	}
 	return nil
 }

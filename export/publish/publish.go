@@ -95,6 +95,7 @@ type Publisher struct {
 
 	mu     sync.Mutex
 	status Status
+	lost   map[string]error // by path: why a file of the tree is missing for good
 }
 
 // Status says how publishing goes.
@@ -103,7 +104,9 @@ type Status struct {
 	LastDelay  time.Duration        // how long the oldest key of the last export had been due
 	LogSize    uint64               // entries of the log
 	Witnessed  map[string]time.Time // when each witness last cosigned
-	Err        error                // why the last round failed, nil if it did not
+	// Err is why the last round failed, or else that files of the tree are missing that
+	// nobody can make again; nil if all is well.
+	Err error
 }
 
 // ErrFork means that the public tree and the store tell different stories. Nothing may be
@@ -137,6 +140,7 @@ func New(cfg Config, store *keystore.Store, folder *tree.Folder, staging *tree.S
 	}
 	p := &Publisher{Config: cfg, store: store, folder: folder, staging: staging, policy: policy, calls: make(chan func(context.Context))}
 	p.status.Witnessed = map[string]time.Time{}
+	p.lost = map[string]error{}
 	return p, nil
 }
 
@@ -167,12 +171,19 @@ func (c *Config) tryManifest() error {
 	return err
 }
 
-// Recover finishes what a stopped process left: it applies a commit that was not applied,
-// sweeps the staging folder, compares the tree with the store, and gives a new log its
-// first entries. It must succeed before Run or Round is called.
-func (p *Publisher) Recover(ctx context.Context) error {
+// Recover finishes what a stopped process left: it compares the tree with the store, puts
+// back files that are missing, applies a commit that was not applied, sweeps the staging
+// folder, gives a new log its first entries, and ends an erasure that was interrupted. It
+// must succeed before Run or Round is called.
+func (p *Publisher) Recover(ctx context.Context) (err error) {
 	if err := p.compare(ctx); err != nil {
 		return err
+	}
+	if p.terms, err = p.logSigners(); err != nil { // who signed what is rendered again
+		return err
+	}
+	if err := p.restore(ctx); err != nil {
+		return fmt.Errorf("restoring the public tree: %w", err)
 	}
 	if err := p.finish(ctx); err != nil {
 		return err
@@ -183,9 +194,11 @@ func (p *Publisher) Recover(ctx context.Context) error {
 	if err := p.introduce(ctx); err != nil {
 		return fmt.Errorf("the first entries of the log: %w", err)
 	}
-	// The tree must be whole even where somebody has removed files from it.
-	if err := p.putFixed(); err != nil {
+	if err := p.putFixed(); err != nil { // the policy may be another since the last start
 		return err
+	}
+	if err := p.store.Scrub(ctx); err != nil {
+		return fmt.Errorf("erasing expired keys: %w", err)
 	}
 	p.mu.Lock()
 	p.status.LogSize = p.store.LogSize()
@@ -233,10 +246,9 @@ func (p *Publisher) compare(ctx context.Context) error {
 }
 
 // Run publishes at the end of every period until ctx is done. A round that fails is tried
-// again; what it had written is not lost. Run returns an error only if going on would be
-// wrong.
+// again, less and less often. Run returns an error only if going on would be wrong.
 func (p *Publisher) Run(ctx context.Context) error {
-	const retry = 5 * time.Second
+	failing := failures{longest: p.Period}
 	first := true // a checkpoint of the last process may lack cosignatures
 	for {
 		before := p.store.LogSize()
@@ -255,8 +267,13 @@ func (p *Publisher) Run(ctx context.Context) error {
 		case errors.Is(err, ErrFork):
 			return err
 		case err != nil:
-			p.Log.Error("publishing failed; trying again", "error", err)
-			wait = min(retry, max(wait, time.Second))
+			again, tell := failing.next(err, p.Now())
+			if tell {
+				p.Log.Error("publishing failed; trying again", "error", err)
+			}
+			wait = min(again, max(wait, time.Second))
+		default:
+			failing.over()
 		}
 		select {
 		case <-ctx.Done():
@@ -277,6 +294,9 @@ func (p *Publisher) Status() Status {
 	defer p.mu.Unlock()
 	s := p.status
 	s.Witnessed = maps.Clone(s.Witnessed)
+	if s.Err == nil {
+		s.Err = p.lostError()
+	}
 	return s
 }
 
@@ -290,6 +310,10 @@ func floor(t time.Time, period time.Duration) time.Time {
 // been public for the retention. In a log that is closed it erases only.
 func (p *Publisher) Round(ctx context.Context) error {
 	if err := p.finish(ctx); err != nil {
+		return err
+	}
+	// What a round that failed has staged, nobody will adopt.
+	if err := p.staging.Sweep(nil); err != nil {
 		return err
 	}
 	if p.closed {

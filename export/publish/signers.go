@@ -3,6 +3,7 @@ package publish
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -143,13 +144,24 @@ func (p *Publisher) RotateSigner(ctx context.Context, version string, from, reti
 			return err
 		}
 		p.pending = append(p.pending, term{ExportSigner: s}) // its PEM goes out with the commit
+		size := p.store.LogSize()
 		err = p.commit(ctx, &r)
 		p.pending = nil
-		if err != nil {
+		if p.store.LogSize() == size {
 			return err
 		}
-		p.terms, err = p.logSigners()
-		return err
+		// What is in the log holds, whatever became of the files: the next window is signed
+		// by these keys, and finish writes the PEM with them.
+		terms, learnt := p.logSigners()
+		if learnt != nil {
+			return errors.Join(err, learnt)
+		}
+		p.terms = terms
+		if err != nil {
+			return fmt.Errorf("%s is in the log, and its files follow as soon as they can be written: %w", s.Name(), err)
+		}
+		p.grown()
+		return nil
 	})
 }
 

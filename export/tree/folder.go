@@ -112,6 +112,19 @@ func (f *Folder) Remove(paths ...string) error {
 	return nil
 }
 
+// Size is the length of a file in bytes. A missing one is fs.ErrNotExist.
+func (f *Folder) Size(path string) (int64, error) {
+	name, err := f.name(path)
+	if err != nil {
+		return 0, err
+	}
+	blob, err := f.disk.Open(name)
+	if err != nil {
+		return 0, err
+	}
+	return blob.Size(), blob.Close()
+}
+
 // Get reads a file of at most limit bytes. A missing one is fs.ErrNotExist.
 func (f *Folder) Get(path string, limit int64) ([]byte, error) {
 	name, err := f.name(path)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -208,4 +209,24 @@ func TestStamp(t *testing.T) {
 	if _, err := FolderSource(dir + "/missing").Stamp(order); err == nil {
 		t.Error("a folder that is missing has a stamp")
 	}
+}
+
+// A URL that is taken means one place: what the bucket is called opens it again.
+func FuzzBucketURL(f *testing.F) {
+	for _, seed := range []string{"s3://public", "s3://public/a/b/", "s3://public/x?endpoint=http://h:1", "s3://u:p@public", "s3://public/%2e%2e/x", "s3://public?endpoint=%"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, target string) {
+		b, err := NewBucket(target, Access{}, nil)
+		if err != nil {
+			return
+		}
+		if CheckPath(b.key("x")) != nil {
+			t.Fatalf("%q: key %q", target, b.key("x"))
+		}
+		again, err := NewBucket((&url.URL{Scheme: "s3", Host: b.name, Path: "/" + b.prefix}).String(), Access{}, nil)
+		if err != nil || again.name != b.name || again.prefix != b.prefix {
+			t.Fatalf("%q is %s, which is %v, %v", target, b, again, err)
+		}
+	})
 }

@@ -36,15 +36,30 @@ type Found struct {
 // Sighting is an ID that a phone heard, and when.
 type Sighting = match.Sighting
 
-// MatchOptions say how to match. The zero value is right for a phone.
+// MatchOptions say whom to trust, and how to match.
 type MatchOptions struct {
+	// Policy names the keys of the logs to be trusted and of their witnesses; an app has it
+	// built in. nil means that each tree is judged by the policy that lies in it, which
+	// proves only that it agrees with itself.
+	Policy *exportlog.Policy
+	// Note, if not nil, hears of each tree and file of which it was not proved whose it is.
+	Note func(string)
 	Tier string // kernels to use, see match.Tiers; empty means the fastest
 }
 
 // Match looks for sightings in the exports of targets: files, their URLs, trees, or folders
-// of files. Of a tree it reads one kind of file for each window, the key set if there is
-// one, and an ID set only where no keys were published, and checks it against its manifest;
-// a missing file that the index still lists is an error.
+// of files.
+//
+// Of a tree it reads one kind of file for each window: the key set if there is one, and an
+// ID set only where no keys were published. Each must be named by an entry of the log that
+// its proof leads to, the same that the index shows; and the log must have signed as the
+// policy demands. A missing file that the index still lists is an error. A file that only
+// lacks the cosignatures of the policy's quorum is left out, and an error (ErrQuorum) at
+// the end, when all others were matched: they may come. What an index leaves out, Match
+// cannot see; an audit does.
+//
+// A file named by itself is held against the proof beside it, if there are a proof and
+// Policy. Otherwise nothing says whose it is, and it is matched all the same.
 //
 // Each pair of sighting and key is reported once, whichever files the key stands in, and
 // what an ID set says only where no key explains it. What a file holds is reported when the
@@ -61,11 +76,14 @@ func Match(ctx context.Context, heard []Sighting, targets []string, o MatchOptio
 type matching struct {
 	heard     []Sighting
 	keys      *match.Matcher
+	policy    *exportlog.Policy // nil if none is pinned
+	note      func(string)
 	found     func(Found) error
 	own       bool // the sightings are IDs of our own: one answer of an ID set is enough
 	seen      map[pair]bool
 	explained map[instant]bool
 	sets      []setFile // to be asked after all keys
+	waiting   []error   // of files that lack cosignatures
 }
 
 // pair is what makes two hits the same.
@@ -84,7 +102,10 @@ func newMatching(heard []Sighting, o MatchOptions, found func(Found) error) (*ma
 	if err != nil {
 		return nil, err
 	}
-	return &matching{heard: heard, keys: keys, found: found, seen: map[pair]bool{}, explained: map[instant]bool{}}, nil
+	if o.Note == nil {
+		o.Note = func(string) {}
+	}
+	return &matching{heard: heard, keys: keys, policy: o.Policy, note: o.Note, found: found, seen: map[pair]bool{}, explained: map[instant]bool{}}, nil
 }
 
 func (m *matching) run(ctx context.Context, targets []string) error {
@@ -98,24 +119,24 @@ func (m *matching) run(ctx context.Context, targets []string) error {
 			return fmt.Errorf("%s: %w", join(s.source, s.path), err)
 		}
 	}
-	return nil
+	return errors.Join(m.waiting...)
 }
 
 func (m *matching) target(ctx context.Context, target string) error {
 	place, err := tree.Locate(target, ".zip", ".keys", ".ids")
 	if err != nil {
 		if source, files, err2 := prebuilt(ctx, target); err2 == nil {
-			return m.files(ctx, source, files)
+			return m.files(ctx, source, files, true)
 		}
 		return err
 	}
 	if place.Files != nil {
-		return m.files(ctx, place.Source, place.Files)
+		return m.files(ctx, place.Source, place.Files, false)
 	}
 	err = m.tree(ctx, place.Source)
 	if errors.Is(err, fs.ErrNotExist) {
 		if source, files, err2 := prebuilt(ctx, target); err2 == nil {
-			return m.files(ctx, source, files)
+			return m.files(ctx, source, files, true)
 		}
 	}
 	return err
@@ -135,14 +156,16 @@ func prebuilt(ctx context.Context, target string) (tree.Source, []string, error)
 	return source, files, err
 }
 
-// files matches files for which no manifest is at hand.
-func (m *matching) files(ctx context.Context, source tree.Source, paths []string) error {
+// files matches files that no index lists.
+func (m *matching) files(ctx context.Context, source tree.Source, paths []string, prebuilt bool) error {
 	for _, path := range paths {
-		var err error
-		if isSet(path) {
-			err = m.looseSet(ctx, source, path)
-		} else {
-			err = m.file(ctx, source, path, nil)
+		named, err := m.loose(ctx, source, path, prebuilt)
+		switch {
+		case err != nil:
+		case isSet(path):
+			err = m.looseSet(ctx, source, path, named)
+		default:
+			err = m.file(ctx, source, path, named)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", path, err)
@@ -152,43 +175,33 @@ func (m *matching) files(ctx context.Context, source tree.Source, paths []string
 }
 
 func (m *matching) tree(ctx context.Context, source tree.Source) error {
-	windows, err := Windows(ctx, source)
+	f, err := m.openFeed(ctx, source)
 	if err != nil {
 		return err
 	}
-	for _, w := range windows {
-		for _, f := range preferred(w.Files) {
-			if isSet(f.Path) {
-				m.sets = append(m.sets, setFile{source, f.Path, &f, w})
-			} else if err := m.file(ctx, source, f.Path, &f); err != nil {
-				return fmt.Errorf("%s: %w", f.Path, err)
+	for _, e := range f.index.Exports {
+		entry, err := exportlog.ParseEntry([]byte(e.Manifest))
+		if err != nil {
+			return err // ParseIndex has parsed it
+		}
+		w := entry.(exportlog.Manifest)
+		for _, line := range preferred(w.Files) {
+			err := f.prove(ctx, e, line.Path)
+			switch {
+			case errors.Is(err, exportlog.ErrQuorum):
+				m.waiting = append(m.waiting, fmt.Errorf("%s: %w", join(source, line.Path), err))
+			case err != nil:
+			case isSet(line.Path):
+				m.sets = append(m.sets, setFile{source, line.Path, byLine(line), w})
+			default:
+				err = m.file(ctx, source, line.Path, byLine(line))
+			}
+			if err != nil && !errors.Is(err, exportlog.ErrQuorum) {
+				return fmt.Errorf("%s: %w", line.Path, err)
 			}
 		}
 	}
 	return nil
-}
-
-// Windows reads the index of a tree: the manifests within retention, oldest first.
-func Windows(ctx context.Context, source tree.Source) ([]exportlog.Manifest, error) {
-	data, err := tree.ReadAll(ctx, source, exportlog.IndexPath, exportlog.MaxIndex)
-	if err != nil {
-		return nil, err
-	}
-	index, err := exportlog.ParseIndex(data)
-	if err != nil {
-		return nil, err
-	}
-	var windows []exportlog.Manifest
-	for _, e := range index.Exports {
-		entry, err := exportlog.ParseEntry([]byte(e.Manifest))
-		if err != nil {
-			return nil, err
-		}
-		if manifest, ok := entry.(exportlog.Manifest); ok {
-			windows = append(windows, manifest)
-		}
-	}
-	return windows, nil
 }
 
 // preferred picks the files of one kind, each of which kinds holds the whole window: the key
@@ -208,19 +221,19 @@ func preferred(files []exportlog.File) []exportlog.File {
 	return nil
 }
 
-// open opens a file, after checking it against its line of a manifest if there is one.
-func open(ctx context.Context, source tree.Source, path string, line *exportlog.File) (tree.Blob, error) {
+// open opens a file, after asking what speaks for it, if anything does.
+func open(ctx context.Context, source tree.Source, path string, named vouch) (tree.Blob, error) {
 	blob, err := source.Open(ctx, path, maxFile)
-	if errors.Is(err, fs.ErrNotExist) && line != nil {
+	if errors.Is(err, fs.ErrNotExist) && named != nil {
 		return nil, errors.New("it is listed but missing: read the index again")
 	}
-	if err != nil || line == nil {
+	if err != nil || named == nil {
 		return blob, err
 	}
 	h := sha256.New()
 	n, err := io.Copy(h, io.NewSectionReader(blob, 0, blob.Size()))
-	if err == nil && (n != line.Size || [32]byte(h.Sum(nil)) != line.SHA256) {
-		err = errors.New("it is not the file of its manifest: size or digest differ")
+	if err == nil {
+		err = named(n, [32]byte(h.Sum(nil)))
 	}
 	if err != nil {
 		return nil, errors.Join(err, blob.Close())
@@ -229,8 +242,8 @@ func open(ctx context.Context, source tree.Source, path string, line *exportlog.
 }
 
 // file matches one archive or key set.
-func (m *matching) file(ctx context.Context, source tree.Source, path string, line *exportlog.File) error {
-	blob, err := open(ctx, source, path, line)
+func (m *matching) file(ctx context.Context, source tree.Source, path string, named vouch) error {
+	blob, err := open(ctx, source, path, named)
 	if err != nil {
 		return err
 	}

@@ -11,11 +11,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"bluekey/export"
 	"bluekey/export/exportlog"
 	"bluekey/export/match/idset"
 	"bluekey/keystore/diagnosis"
+	"bluekey/signing"
 )
 
 const (
@@ -24,16 +26,36 @@ const (
 	region = "VN-HP"
 )
 
-// place is a folder with exports, made with the formats alone.
+// place is the public tree of a log, in a folder, made with the formats alone.
 type place struct {
 	t      *testing.T
 	dir    string
 	random *rand.ChaCha8
+	keys   signing.LogKeys
+	log    exportlog.Tree
 	index  exportlog.Index
+	policy *exportlog.Policy
 }
 
-func newPlace(t *testing.T) *place {
-	return &place{t: t, dir: t.TempDir(), random: rand.NewChaCha8([32]byte{5}), index: exportlog.Index{Origin: origin, Region: region}}
+func newPlace(t *testing.T) *place { return newPlaceOf(t, origin, 1, exportlog.PolicyTerms{}) }
+
+func newPlaceOf(t *testing.T, origin string, seed byte, terms exportlog.PolicyTerms) *place {
+	t.Helper()
+	keys, err := signing.NewLogKeys(origin, [32]byte{seed}, [32]byte{seed, 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &place{t: t, dir: t.TempDir(), random: rand.NewChaCha8([32]byte{5, seed}), keys: keys, index: exportlog.Index{Origin: origin, Region: region}}
+	terms.Log = keys.VKeys()
+	text, _, err := exportlog.FormatPolicies(terms)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.write(exportlog.PolicyPath, text)
+	if p.policy, err = exportlog.ParsePolicy(text); err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 // draw gives keys of the day before the first window.
@@ -73,7 +95,7 @@ func (p *place) window(keys []diagnosis.Key, kinds ...exportlog.FileKind) (paths
 	p.t.Helper()
 	n := int64(len(p.index.Exports))
 	m := exportlog.Manifest{
-		Origin: origin, Region: region, Scheme: keys[0].Scheme, Start: day*86400 + n*14400, End: day*86400 + (n+1)*14400,
+		Origin: p.index.Origin, Region: region, Scheme: keys[0].Scheme, Start: day*86400 + n*14400, End: day*86400 + (n+1)*14400,
 		Period: 14400, Hold: 14400, Retain: 86400, Keys: len(keys), Metadata: exportlog.Coarse, Encoder: export.Encoder,
 	}
 	var set bytes.Buffer
@@ -85,7 +107,7 @@ func (p *place) window(keys []diagnosis.Key, kinds ...exportlog.FileKind) (paths
 		data := set.Bytes()
 		if kind == exportlog.IDSet {
 			var b bytes.Buffer
-			if _, err := idset.Write(&b, idset.Params{Origin: origin, Region: region, Scheme: m.Scheme, Start: m.Start, End: m.End, KeySet: info.SHA256}, all(keys), idset.Options{}); err != nil {
+			if _, err := idset.Write(&b, idset.Params{Origin: p.index.Origin, Region: region, Scheme: m.Scheme, Start: m.Start, End: m.End, KeySet: info.SHA256}, all(keys), idset.Options{}); err != nil {
 				p.t.Fatal(err)
 			}
 			data = b.Bytes()
@@ -99,17 +121,79 @@ func (p *place) window(keys []diagnosis.Key, kinds ...exportlog.FileKind) (paths
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	for _, path := range paths {
-		p.write(path+exportlog.ProofSuffix, exportlog.FormatProof(exportlog.Proof{Index: uint64(n), Extra: entry, Checkpoint: []byte("x\n")}))
-	}
+	p.log.Append(entry)
 	p.index.Size++
 	p.index.Exports = append(p.index.Exports, exportlog.IndexEntry{Entry: uint64(n), Manifest: string(entry)})
+	checkpoint := p.checkpoint()
+	p.write(exportlog.CheckpointPath, checkpoint)
+	p.prove(uint64(n), checkpoint)
+	p.writeIndex()
+	return paths
+}
+
+// checkpoint signs the log as it is, with cosignatures of witnesses if there are any.
+func (p *place) checkpoint(witnesses ...signing.WitnessKeys) []byte {
+	p.t.Helper()
+	c := exportlog.Checkpoint{Origin: p.index.Origin, Size: p.log.Size(), Root: p.log.Root()}
+	signed, err := exportlog.SignCheckpoint(c, time.Unix(day*86400, 0), p.keys)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for _, w := range witnesses {
+		lines, err := exportlog.Cosign(c, time.Unix(day*86400, 0), w)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		signed = append(signed, lines...)
+	}
+	return signed
+}
+
+// prove writes the proofs of one window, on a checkpoint of the log as it is.
+func (p *place) prove(entry uint64, checkpoint []byte) {
+	p.t.Helper()
+	hashes, err := exportlog.ProveEntry(p.log.Size(), entry, &p.log)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	text := p.index.Exports[entry].Manifest
+	for _, f := range p.manifest(entry).Files {
+		p.write(f.Path+exportlog.ProofSuffix, exportlog.FormatProof(exportlog.Proof{Index: entry, Hashes: hashes, Extra: []byte(text), Checkpoint: checkpoint}))
+	}
+}
+
+func (p *place) manifest(entry uint64) exportlog.Manifest {
+	p.t.Helper()
+	e, err := exportlog.ParseEntry([]byte(p.index.Exports[entry].Manifest))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return e.(exportlog.Manifest)
+}
+
+func (p *place) writeIndex() {
+	p.t.Helper()
 	text, err := p.index.Format()
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	p.write(exportlog.IndexPath, text)
-	return paths
+}
+
+func (p *place) read(path string) []byte {
+	p.t.Helper()
+	data, err := os.ReadFile(filepath.Join(p.dir, path))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return data
+}
+
+func (p *place) remove(path string) {
+	p.t.Helper()
+	if err := os.Remove(filepath.Join(p.dir, path)); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 // heard gives sightings of a key in these of its intervals.
@@ -133,8 +217,13 @@ func observed(list []Sighting) string {
 
 func report(t *testing.T, list []Sighting, targets ...string) (lines []string, err error) {
 	t.Helper()
+	return reportBy(t, MatchOptions{}, list, targets...)
+}
+
+func reportBy(t *testing.T, o MatchOptions, list []Sighting, targets ...string) (lines []string, err error) {
+	t.Helper()
 	var out strings.Builder
-	err = MatchReport(context.Background(), strings.NewReader(observed(list)), targets, MatchOptions{}, &out)
+	err = MatchReport(context.Background(), strings.NewReader(observed(list)), targets, o, &out)
 	return slices.Collect(strings.Lines(out.String())), err
 }
 

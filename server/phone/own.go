@@ -11,7 +11,8 @@ import (
 // accepts keys and keeps them back is found out.
 //
 // It looks for the last ID of each key, because coarse metadata may move the start of a
-// Bluezone seed. Of an ID set one answer is enough for an ID of one's own.
+// Bluezone seed. Of an ID set one answer is enough for an ID of one's own. Each tree is
+// judged by its own policy: the question is what a server shows, not who runs it.
 func Published(ctx context.Context, targets []string, keys []diagnosis.Key) (int, error) {
 	own := make([]Sighting, len(keys))
 	for i := range keys {

@@ -18,7 +18,7 @@ import (
 type setFile struct {
 	source   tree.Source
 	path     string
-	line     *exportlog.File // nil if the manifest does not name it
+	named    vouch // nil if nothing speaks for it
 	manifest exportlog.Manifest
 }
 
@@ -26,7 +26,7 @@ func isSet(path string) bool { return strings.HasSuffix(path, "."+string(exportl
 
 // looseSet notes an ID set that was named by itself. Its hashes are bound to origin and
 // region, which stand in the manifest; the proof beside it carries that.
-func (m *matching) looseSet(ctx context.Context, source tree.Source, path string) error {
+func (m *matching) looseSet(ctx context.Context, source tree.Source, path string, named vouch) error {
 	name := path + exportlog.ProofSuffix
 	text, err := tree.ReadAll(ctx, source, name, exportlog.MaxProof)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -47,13 +47,13 @@ func (m *matching) looseSet(ctx context.Context, source tree.Source, path string
 	if !ok {
 		return errors.New("its proof is not that of a window")
 	}
-	m.sets = append(m.sets, setFile{source: source, path: path, manifest: manifest})
+	m.sets = append(m.sets, setFile{source, path, named, manifest})
 	return nil
 }
 
 // set asks one ID set for the sightings that no key explains.
 func (m *matching) set(ctx context.Context, s setFile) error {
-	blob, err := open(ctx, s.source, s.path, s.line)
+	blob, err := open(ctx, s.source, s.path, s.named)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,6 @@
 // Package idset writes and reads ID sets: the IDs that the keys of an export stand for,
-// made beforehand, so that a phone can match without expanding a key. The format is
-// FORMAT-ids.md beside this file.
+// made beforehand, so that a phone can match without expanding a key. The format is the
+// section "ID set" of FORMAT.md beside package export.
 //
 // An ID set holds no key and no ID. Each ID is hashed together with the interval in which
 // it was broadcast, and the set of hashes is stored as sorted, Golomb-Rice coded

@@ -120,6 +120,105 @@ func (*RotateSignerResponse) Descriptor() ([]byte, []int) {
 	return file_bluekey_v1_admin_proto_rawDescGZIP(), []int{1}
 }
 
+type CloseLogRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Text of the successor's policy, as pinned.
+	Policy []byte `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	// A .tlog-proof of the first entry of the successor's log, which names this log.
+	Opening       []byte `protobuf:"bytes,2,opt,name=opening,proto3" json:"opening,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloseLogRequest) Reset() {
+	*x = CloseLogRequest{}
+	mi := &file_bluekey_v1_admin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloseLogRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloseLogRequest) ProtoMessage() {}
+
+func (x *CloseLogRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bluekey_v1_admin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloseLogRequest.ProtoReflect.Descriptor instead.
+func (*CloseLogRequest) Descriptor() ([]byte, []int) {
+	return file_bluekey_v1_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *CloseLogRequest) GetPolicy() []byte {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *CloseLogRequest) GetOpening() []byte {
+	if x != nil {
+		return x.Opening
+	}
+	return nil
+}
+
+type CloseLogResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unix seconds by which the log is closed; 0 if it is.
+	ClosesBy      int64 `protobuf:"varint,1,opt,name=closes_by,json=closesBy,proto3" json:"closes_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloseLogResponse) Reset() {
+	*x = CloseLogResponse{}
+	mi := &file_bluekey_v1_admin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloseLogResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloseLogResponse) ProtoMessage() {}
+
+func (x *CloseLogResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bluekey_v1_admin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloseLogResponse.ProtoReflect.Descriptor instead.
+func (*CloseLogResponse) Descriptor() ([]byte, []int) {
+	return file_bluekey_v1_admin_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CloseLogResponse) GetClosesBy() int64 {
+	if x != nil {
+		return x.ClosesBy
+	}
+	return 0
+}
+
 var File_bluekey_v1_admin_proto protoreflect.FileDescriptor
 
 const file_bluekey_v1_admin_proto_rawDesc = "" +
@@ -130,9 +229,15 @@ const file_bluekey_v1_admin_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x03R\x04from\x12\x16\n" +
 	"\x06retire\x18\x03 \x01(\x03R\x06retire\"\x16\n" +
-	"\x14RotateSignerResponse2a\n" +
+	"\x14RotateSignerResponse\"C\n" +
+	"\x0fCloseLogRequest\x12\x16\n" +
+	"\x06policy\x18\x01 \x01(\fR\x06policy\x12\x18\n" +
+	"\aopening\x18\x02 \x01(\fR\aopening\"/\n" +
+	"\x10CloseLogResponse\x12\x1b\n" +
+	"\tcloses_by\x18\x01 \x01(\x03R\bclosesBy2\xa8\x01\n" +
 	"\fAdminService\x12Q\n" +
-	"\fRotateSigner\x12\x1f.bluekey.v1.RotateSignerRequest\x1a .bluekey.v1.RotateSignerResponseB)Z'bluekey/server/api/bluekey/v1;bluekeyv1b\x06proto3"
+	"\fRotateSigner\x12\x1f.bluekey.v1.RotateSignerRequest\x1a .bluekey.v1.RotateSignerResponse\x12E\n" +
+	"\bCloseLog\x12\x1b.bluekey.v1.CloseLogRequest\x1a\x1c.bluekey.v1.CloseLogResponseB)Z'bluekey/server/api/bluekey/v1;bluekeyv1b\x06proto3"
 
 var (
 	file_bluekey_v1_admin_proto_rawDescOnce sync.Once
@@ -146,16 +251,20 @@ func file_bluekey_v1_admin_proto_rawDescGZIP() []byte {
 	return file_bluekey_v1_admin_proto_rawDescData
 }
 
-var file_bluekey_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_bluekey_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_bluekey_v1_admin_proto_goTypes = []any{
 	(*RotateSignerRequest)(nil),  // 0: bluekey.v1.RotateSignerRequest
 	(*RotateSignerResponse)(nil), // 1: bluekey.v1.RotateSignerResponse
+	(*CloseLogRequest)(nil),      // 2: bluekey.v1.CloseLogRequest
+	(*CloseLogResponse)(nil),     // 3: bluekey.v1.CloseLogResponse
 }
 var file_bluekey_v1_admin_proto_depIdxs = []int32{
 	0, // 0: bluekey.v1.AdminService.RotateSigner:input_type -> bluekey.v1.RotateSignerRequest
-	1, // 1: bluekey.v1.AdminService.RotateSigner:output_type -> bluekey.v1.RotateSignerResponse
-	1, // [1:2] is the sub-list for method output_type
-	0, // [0:1] is the sub-list for method input_type
+	2, // 1: bluekey.v1.AdminService.CloseLog:input_type -> bluekey.v1.CloseLogRequest
+	1, // 2: bluekey.v1.AdminService.RotateSigner:output_type -> bluekey.v1.RotateSignerResponse
+	3, // 3: bluekey.v1.AdminService.CloseLog:output_type -> bluekey.v1.CloseLogResponse
+	2, // [2:4] is the sub-list for method output_type
+	0, // [0:2] is the sub-list for method input_type
 	0, // [0:0] is the sub-list for extension type_name
 	0, // [0:0] is the sub-list for extension extendee
 	0, // [0:0] is the sub-list for field type_name
@@ -172,7 +281,7 @@ func file_bluekey_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bluekey_v1_admin_proto_rawDesc), len(file_bluekey_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -258,7 +258,7 @@ func (x *UploadResponse) GetPublishBy() int64 {
 type Refusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A stable word for programs: malformed, bad_code, spent_code, expired_code, paused,
-	// too_old, future, overlap, busy, not_found, limit.
+	// too_old, future, overlap, busy, closed, not_found, limit.
 	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The field that is wrong, named as in the request; empty if it is none in particular.
 	Field string `protobuf:"bytes,2,opt,name=field,proto3" json:"field,omitempty"`

@@ -36,6 +36,8 @@ const (
 	// AdminServiceRotateSignerProcedure is the fully-qualified name of the AdminService's RotateSigner
 	// RPC.
 	AdminServiceRotateSignerProcedure = "/bluekey.v1.AdminService/RotateSigner"
+	// AdminServiceCloseLogProcedure is the fully-qualified name of the AdminService's CloseLog RPC.
+	AdminServiceCloseLogProcedure = "/bluekey.v1.AdminService/CloseLog"
 )
 
 // AdminServiceClient is a client for the bluekey.v1.AdminService service.
@@ -43,6 +45,10 @@ type AdminServiceClient interface {
 	// RotateSigner introduces a new key for export.sig through the log, and retires the
 	// present ones after an overlap in which both sign.
 	RotateSigner(context.Context, *v1.RotateSignerRequest) (*v1.RotateSignerResponse, error)
+	// CloseLog ends the log of this appliance in favour of a successor. Uploads are refused
+	// from then on; the closing entry follows when every key is public. Sent again it tells
+	// how far this is.
+	CloseLog(context.Context, *v1.CloseLogRequest) (*v1.CloseLogResponse, error)
 }
 
 // NewAdminServiceClient constructs a client for the bluekey.v1.AdminService service. By default, it
@@ -62,12 +68,19 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(adminServiceMethods.ByName("RotateSigner")),
 			connect.WithClientOptions(opts...),
 		),
+		closeLog: connect.NewClient[v1.CloseLogRequest, v1.CloseLogResponse](
+			httpClient,
+			baseURL+AdminServiceCloseLogProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("CloseLog")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // adminServiceClient implements AdminServiceClient.
 type adminServiceClient struct {
 	rotateSigner *connect.Client[v1.RotateSignerRequest, v1.RotateSignerResponse]
+	closeLog     *connect.Client[v1.CloseLogRequest, v1.CloseLogResponse]
 }
 
 // RotateSigner calls bluekey.v1.AdminService.RotateSigner.
@@ -79,11 +92,24 @@ func (c *adminServiceClient) RotateSigner(ctx context.Context, req *v1.RotateSig
 	return nil, err
 }
 
+// CloseLog calls bluekey.v1.AdminService.CloseLog.
+func (c *adminServiceClient) CloseLog(ctx context.Context, req *v1.CloseLogRequest) (*v1.CloseLogResponse, error) {
+	response, err := c.closeLog.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // AdminServiceHandler is an implementation of the bluekey.v1.AdminService service.
 type AdminServiceHandler interface {
 	// RotateSigner introduces a new key for export.sig through the log, and retires the
 	// present ones after an overlap in which both sign.
 	RotateSigner(context.Context, *v1.RotateSignerRequest) (*v1.RotateSignerResponse, error)
+	// CloseLog ends the log of this appliance in favour of a successor. Uploads are refused
+	// from then on; the closing entry follows when every key is public. Sent again it tells
+	// how far this is.
+	CloseLog(context.Context, *v1.CloseLogRequest) (*v1.CloseLogResponse, error)
 }
 
 // NewAdminServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -99,10 +125,18 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(adminServiceMethods.ByName("RotateSigner")),
 		connect.WithHandlerOptions(opts...),
 	)
+	adminServiceCloseLogHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceCloseLogProcedure,
+		svc.CloseLog,
+		connect.WithSchema(adminServiceMethods.ByName("CloseLog")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/bluekey.v1.AdminService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AdminServiceRotateSignerProcedure:
 			adminServiceRotateSignerHandler.ServeHTTP(w, r)
+		case AdminServiceCloseLogProcedure:
+			adminServiceCloseLogHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -114,4 +148,8 @@ type UnimplementedAdminServiceHandler struct{}
 
 func (UnimplementedAdminServiceHandler) RotateSigner(context.Context, *v1.RotateSignerRequest) (*v1.RotateSignerResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bluekey.v1.AdminService.RotateSigner is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) CloseLog(context.Context, *v1.CloseLogRequest) (*v1.CloseLogResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bluekey.v1.AdminService.CloseLog is not implemented"))
 }

@@ -1,0 +1,272 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"time"
+
+	"bluekey/export/exportlog"
+	"bluekey/keystore/diagnosis"
+)
+
+// restore puts back what is missing in the tree, in the order of apply: somebody has removed
+// files, or a folder was put back without them. All of it follows from the store. What no
+// longer does is noted as lost, and the rest goes on: phones are better off without one file
+// than without a server. The check is that each file is there and of its size; whether its
+// bytes are right is for an audit.
+func (p *Publisher) restore(ctx context.Context) error {
+	size := p.store.LogSize()
+	if size == 0 {
+		return nil
+	}
+	if err := p.adoptStaged(); err != nil {
+		return err
+	}
+	if err := p.restoreTiles(size); err != nil {
+		return err
+	}
+	for _, scheme := range diagnosis.Schemes {
+		held, err := p.held(scheme)
+		if err != nil {
+			return err
+		}
+		for i := range held {
+			if err := p.restoreWindow(ctx, &held[i], size); err != nil {
+				return fmt.Errorf("the %s window to %s: %w", scheme, held[i].End.Format(time.RFC3339), err)
+			}
+		}
+	}
+	if err := p.missSmallFiles(size); err != nil {
+		return err
+	}
+	if err := p.restoreCheckpoint(size); err != nil {
+		return err
+	}
+	return p.putIndexes(size)
+}
+
+// adoptStaged moves the files of a commit that was not applied to their places, where they
+// are not missing then.
+func (p *Publisher) adoptStaged() error {
+	planned, outstanding, err := p.store.Outstanding()
+	if err != nil || !outstanding {
+		return err
+	}
+	todo, err := parsePlan(planned)
+	if err != nil {
+		return err
+	}
+	for _, a := range todo.Adopt {
+		if err := p.folder.Adopt(p.staging, a.Staged, a.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Publisher) restoreTiles(size uint64) error {
+	tiles, err := exportlog.TileList(0, size)
+	if err != nil {
+		return err
+	}
+	for _, t := range tiles {
+		there, err := p.folder.Size(t.Path())
+		switch {
+		case errors.Is(err, fs.ErrNotExist), err == nil && there == 0:
+			p.Log.Warn("tiles of the public tree are missing and are written again", "first", t.Path())
+			return p.putTiles(0, size)
+		case err != nil:
+			return err
+		}
+	}
+	return nil
+}
+
+// heldWindow is a published window that the store still holds, with its keys.
+type heldWindow struct {
+	window
+	manifest exportlog.Manifest
+}
+
+// held are the published windows of a scheme, oldest first.
+func (p *Publisher) held(scheme diagnosis.Scheme) ([]heldWindow, error) {
+	windows, err := p.store.Windows(scheme)
+	if err != nil {
+		return nil, err
+	}
+	var list []heldWindow
+	from := time.Unix(0, 0) // keys of windows before the first one held are gone
+	for _, w := range windows {
+		if !w.Published {
+			continue
+		}
+		m, err := p.manifest(w.Entry)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, heldWindow{window{Window: w, walk: p.store.PublishedKeys(scheme, from, w.Through)}, m})
+		from = w.Through
+	}
+	return list, nil
+}
+
+// restoreWindow renders the files of a window that are missing, and proves those that have
+// no proof.
+func (p *Publisher) restoreWindow(ctx context.Context, w *heldWindow, size uint64) error {
+	missing, err := p.missing(w.manifest.Files)
+	if err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		p.Log.Warn("exports are missing in the public tree and are rendered again", "entry", w.Entry, "files", len(missing))
+		why := p.renderAgain(ctx, w, missing)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if missing, err = p.missing(missing); err != nil {
+			return err
+		}
+		for _, f := range missing {
+			p.lose(f.Path, why)
+		}
+	}
+	for _, f := range w.manifest.Files {
+		name := f.Path + exportlog.ProofSuffix
+		_, err := p.folder.Size(name)
+		if err == nil || slices.Contains(missing, f) {
+			continue
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		checkpoint, err := p.store.Checkpoint()
+		if err != nil {
+			return err
+		}
+		proof, err := p.proof(w.Entry, size, checkpoint)
+		if err != nil {
+			return err
+		}
+		if err := p.folder.Put(name, proof); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// missing are those of files that are not in the tree or have another size.
+func (p *Publisher) missing(files []exportlog.File) (list []exportlog.File, err error) {
+	for _, f := range files {
+		there, err := p.folder.Size(f.Path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		if err != nil || there != f.Size {
+			list = append(list, f)
+		}
+	}
+	return list, nil
+}
+
+// renderAgain makes missing files of a window from the store and puts those in place that
+// have the digest the log names. The error says why others came out differently.
+func (p *Publisher) renderAgain(ctx context.Context, w *heldWindow, missing []exportlog.File) error {
+	w.keys = w.manifest.Keys
+	again := w.manifest
+	again.Signers, again.Files = nil, nil
+	r := p.newRound()
+	if err := p.renderFiles(ctx, &r, &w.window, &again, kinds(missing)); err != nil {
+		return err
+	}
+	for i, f := range again.Files {
+		if !slices.Contains(missing, f) {
+			continue
+		}
+		if err := p.folder.Adopt(p.staging, r.plan.Adopt[i].Staged, f.Path); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("the store makes other bytes of it now; encoder %s made it", w.manifest.Encoder)
+}
+
+// missSmallFiles notes the newest small files that are missing: only the log knows of them,
+// and not their bytes.
+func (p *Publisher) missSmallFiles(size uint64) error {
+	newest := map[string]exportlog.SmallFile{}
+	for i := range size {
+		e, err := p.entry(i)
+		if err != nil {
+			return err
+		}
+		if f, ok := e.(exportlog.SmallFile); ok {
+			newest[f.Path] = f
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(newest)) {
+		there, err := p.folder.Size(name)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err != nil || there != newest[name].Size {
+			p.lose(name, errors.New("the log knows its digest only: publish it again"))
+		}
+	}
+	return nil
+}
+
+// restoreCheckpoint writes the checkpoint where there is none, or that of a smaller log.
+func (p *Publisher) restoreCheckpoint(size uint64) error {
+	published, err := p.folder.Get(exportlog.CheckpointPath, exportlog.MaxCheckpoint)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		p.Log.Warn("the public tree has no checkpoint; it is written again", "entries", size)
+	case err != nil:
+		return err
+	default:
+		theirs, err := p.policy.Open(published)
+		if err != nil || theirs.Size == size {
+			return err
+		}
+	}
+	checkpoint, err := p.store.Checkpoint()
+	if err != nil {
+		return err
+	}
+	return p.folder.Put(exportlog.CheckpointPath, checkpoint)
+}
+
+// lose notes a file of the tree that is missing and cannot be made again, for Status.
+func (p *Publisher) lose(name string, why error) {
+	p.Log.Error("a file of the public tree is missing and cannot be made again: put it back from a mirror", "path", name, "error", why)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lost[name] = why
+}
+
+func (p *Publisher) isLost(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lost[name] != nil
+}
+
+// unlose forgets files that were lost: they are there again, or nobody expects them now.
+func (p *Publisher) unlose(names ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, name := range names {
+		delete(p.lost, name)
+	}
+}
+
+// lostError tells of the files that are lost, nil if none is. p.mu is held.
+func (p *Publisher) lostError() error {
+	if len(p.lost) == 0 {
+		return nil
+	}
+	first := slices.Min(slices.Collect(maps.Keys(p.lost)))
+	return fmt.Errorf("%d files of the public tree are missing and cannot be made again, %s among them: put them back from a mirror, and restart: %w", len(p.lost), first, p.lost[first])
+}

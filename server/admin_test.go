@@ -1,0 +1,73 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	v1 "bluekey/server/api/bluekey/v1"
+)
+
+func TestCloseLog(t *testing.T) {
+	by := time.Unix(1_800_000_000, 0)
+	var asked string
+	a := start(t, func(c *Config) {
+		c.CloseLog = func(_ context.Context, policy, opening []byte) (time.Time, error) {
+			asked = string(policy) + " " + string(opening)
+			if asked != "policy opening" {
+				return time.Time{}, errors.New("it names another log")
+			}
+			return by, c.Store.Retire("moved")
+		}
+	})
+	desk := AdminClient(a.admin)
+	_, err := desk.CloseLog(t.Context(), &v1.CloseLogRequest{})
+	if _, r := refused(t, err); r.Reason != "malformed" || !strings.Contains(err.Error(), "it names another log") {
+		t.Errorf("a hand-over that does not hold: %v", err)
+	}
+	code := a.codes(1)[0]
+	res, err := desk.CloseLog(t.Context(), &v1.CloseLogRequest{Policy: []byte("policy"), Opening: []byte("opening")})
+	if err != nil || res.ClosesBy != by.Unix() {
+		t.Fatalf("%v, %v", res, err)
+	}
+	by = time.Time{}
+	if res, err = desk.CloseLog(t.Context(), &v1.CloseLogRequest{Policy: []byte("policy"), Opening: []byte("opening")}); err != nil || res.ClosesBy != 0 {
+		t.Fatalf("once it is closed: %v, %v", res, err)
+	}
+
+	// Uploads and codes are refused for good, files are served on, and operators are told.
+	_, err = a.phone().Upload(t.Context(), &v1.UploadRequest{Code: code, Scheme: v1.Scheme_SCHEME_GAEN, Keys: teks(1)})
+	if c, r := refused(t, err); c != connect.CodeFailedPrecondition || r.Reason != "closed" || r.Retry {
+		t.Errorf("an upload: %v, %v", c, r)
+	}
+	_, err = desk.Issue(t.Context(), &v1.IssueRequest{Report: v1.ReportType_REPORT_TYPE_CONFIRMED_TEST, OnsetDay: today(), Count: 1})
+	if _, r := refused(t, err); r.Reason != "closed" {
+		t.Errorf("a code: %v", r)
+	}
+	a.put("policy", []byte("p"))
+	if res, _ := a.get("/policy"); res.StatusCode != http.StatusOK {
+		t.Errorf("a file: %d", res.StatusCode)
+	}
+	ready, err := a.client.Get(a.ops + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ready.Body.Close()
+	if body, _ := io.ReadAll(ready.Body); ready.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(body), "another service follows") {
+		t.Errorf("readyz: %d %s", ready.StatusCode, body)
+	}
+}
+
+func TestAdminWithoutALog(t *testing.T) {
+	a := start(t)
+	_, err := AdminClient(a.admin).CloseLog(t.Context(), &v1.CloseLogRequest{})
+	if connect.CodeOf(err) != connect.CodeUnimplemented {
+		t.Errorf("%v", err)
+	}
+}
