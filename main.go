@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -35,9 +36,11 @@ import (
 	"bluekey/export/publish"
 	"bluekey/export/tree"
 	"bluekey/keystore"
+	"bluekey/keystore/desk"
 	"bluekey/keystore/diagnosis"
 	"bluekey/server"
 	bluekeyv1 "bluekey/server/api/bluekey/v1"
+	"bluekey/server/console"
 	"bluekey/server/drill"
 	"bluekey/server/phone"
 	"bluekey/server/witness"
@@ -146,7 +149,7 @@ type serveCmd struct {
 	Profiles  string         `placeholder:"SCHEME=FILES,…" help:"Files of a window, as gaen=archive+keys+ids,bluezone=ids-only (gaen=archive+keys,bluezone=keys)."`
 	MatchTier string         `placeholder:"TIER" help:"Kernels that make ID sets: purego, nishani or avx512 (the fastest that this machine has)."`
 	PublishTo string         `placeholder:"s3://…" help:"A bucket that says what the public tree says, for a CDN to read: s3://bucket[/prefix][?endpoint=https://host]. Keys come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION."`
-	Console   string         `name:"console-listen" placeholder:"ADDR" help:"Address of the staff console (127.0.0.1:8082, or a free port if that is taken)."`
+	Console   string         `name:"console-listen" placeholder:"ADDR" help:"Address of the staff console, as 127.0.0.1:8082; without it there is none."`
 	ConsoleAt string         `name:"console-url" placeholder:"URL" help:"Where staff reach the console, https unless on this machine."`
 	Install   string         `name:"install-url" placeholder:"URL" help:"Where people get the app: the QR of posters."`
 	PublicAt  string         `name:"public-url" placeholder:"URL" help:"Where anybody finds exports and the public page."`
@@ -163,6 +166,9 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	a, err := openAppliance(ctx, *c, log)
 	if err != nil {
 		return err
+	}
+	if a.console != nil {
+		fmt.Fprintln(os.Stderr, "The console is at", a.conf.ConsoleAt)
 	}
 	if _, err := fmt.Printf("public %s\nops %s\ndata %s\n%s\n", a.publicURL(), a.opsURL(), c.Data, a.firstExport()); err != nil {
 		return errors.Join(err, a.close())
@@ -203,8 +209,8 @@ func (c *serveCmd) settle(log *slog.Logger) error {
 			log.Warn("with so few keys to a window, a case may be alone in its export", "min_keys", *c.MinKeys)
 		}
 	}
-	if c.Rehearsal && !(loopback(c.Listen) && loopback(c.Ops)) {
-		return fmt.Errorf("listen %s, ops %s: a rehearsal listens on loopback only", c.Listen, c.Ops)
+	if c.Rehearsal && !(loopback(c.Listen) && loopback(c.Ops) && (c.Console == "" || loopback(c.Console))) {
+		return fmt.Errorf("listen %s, ops %s, console %s: a rehearsal listens on loopback only", c.Listen, c.Ops, c.Console)
 	}
 	if path := filepath.Join(c.Data, adminSocket); len(path) > maxSocketPath {
 		return fmt.Errorf("data %s: the path is too long for a socket in it: choose one of at most %d bytes", c.Data, maxSocketPath-len(adminSocket)-1)
@@ -239,13 +245,18 @@ type appliance struct {
 	publisher *publish.Publisher
 	server    *server.Server
 	outlet    *publish.Outlet // nil without a bucket
+	office    *desk.Office
+	console   *console.Console // nil without console_listen
+	staff     net.Listener     // the console's
+	notices   chan struct{}
+	log       *slog.Logger
 	listeners server.Listeners
 }
 
 // openAppliance opens the data folder and everything that stands on it, and finishes what
 // a stopped process left.
 func openAppliance(ctx context.Context, c serveCmd, log *slog.Logger) (*appliance, error) {
-	a := &appliance{conf: c}
+	a := &appliance{conf: c, notices: make(chan struct{}, 1), log: log}
 	if err := a.open(ctx, log); err != nil {
 		return nil, errors.Join(err, a.close())
 	}
@@ -260,9 +271,16 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 	if made && !a.conf.quiet {
 		fmt.Fprintf(os.Stderr, welcome, a.conf.Data, a.publisher.Origin, a.publisher.Region)
 	}
+	home, adoption, err := a.openConsole(log)
+	if err != nil {
+		return err
+	}
 	a.server, err = server.New(server.Config{
 		Store:        a.store,
+		Office:       a.office,
 		Tree:         a.public(),
+		Home:         home,
+		Adoption:     adoption,
 		Ready:        a.ready,
 		Behind:       a.behind(),
 		Published:    func() (time.Time, time.Duration) { s := a.publisher.Status(); return s.LastWindow, s.LastDelay },
@@ -273,6 +291,91 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	return a.listen()
+}
+
+// openConsole opens the pages for staff, if there is an address for them.
+func (a *appliance) openConsole(log *slog.Logger) (home, adoption http.Handler, err error) {
+	if a.office, err = desk.OpenOffice(a.store.Desk()); err != nil || a.conf.Console == "" {
+		return nil, nil, err
+	}
+	if a.staff, err = net.Listen("tcp", a.conf.Console); err != nil {
+		return nil, nil, err
+	}
+	_, port, _ := net.SplitHostPort(a.staff.Addr().String())
+	if a.conf.ConsoleAt == "" {
+		a.conf.ConsoleAt = "http://localhost:" + port // passkeys need a name
+	}
+	a.console, err = console.New(console.Config{
+		Office: a.office, Codes: a.office,
+		URL: a.conf.ConsoleAt, InstallURL: a.conf.Install, PublicURL: a.conf.PublicAt,
+		Origin: a.publisher.Origin, Region: a.publisher.Region,
+		PolicyDigest: func() string {
+			policy, err := os.ReadFile(filepath.Join(a.public(), exportlog.PolicyPath))
+			if err != nil {
+				return ""
+			}
+			return fmt.Sprintf("%x", sha256.Sum256(policy))
+		},
+		Status:         a.consoleStatus,
+		API:            func(officer string) http.Handler { return a.server.CodeAPI(officer) },
+		NoticesChanged: a.noticesChanged,
+		Logger:         log,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	token, err := a.office.SetUpLink()
+	if err != nil {
+		return nil, nil, err
+	}
+	if token != "" {
+		fmt.Fprintf(os.Stderr, "Set up the console with this link, which works once: %s/join/%s\n", a.conf.ConsoleAt, token)
+	}
+	return a.console.Home(), a.console.AdoptionJSON(), nil
+}
+
+func (a *appliance) consoleStatus() console.Status {
+	s := a.publisher.Status()
+	problem := ""
+	if s.Err != nil {
+		problem = s.Err.Error()
+	}
+	var witnesses []string
+	for name := range s.Witnessed {
+		witnesses = append(witnesses, name)
+	}
+	return console.Status{
+		LastExport: s.LastWindow, Delay: s.LastDelay, NextExport: a.publisher.NextEnd(), Problem: problem,
+		LogSize: s.LogSize, Witnesses: witnesses,
+	}
+}
+
+// noticesChanged asks for the notices to be published; publishNotices does it.
+func (a *appliance) noticesChanged() {
+	select {
+	case a.notices <- struct{}{}:
+	default: // one is on its way, and will find this change too
+	}
+}
+
+// publishNotices keeps the published notices what the console says, and looks once an hour
+// for those that have expired.
+func (a *appliance) publishNotices(ctx context.Context) error {
+	for {
+		data, err := a.office.NoticeFile()
+		if err == nil && data != nil {
+			err = a.publisher.PutSmallFile(ctx, "notice/notices.json", data)
+		}
+		if err != nil && ctx.Err() == nil {
+			a.log.Error("publishing notices failed; trying again within the hour", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.notices:
+		case <-time.After(time.Hour):
+		}
+	}
 }
 
 // openBucket opens a bucket with the access that the environment gives, by the names that
@@ -575,14 +678,18 @@ func (a *appliance) run(ctx context.Context) error {
 	if a.outlet != nil {
 		group.Go(func() error { return a.outlet.Run(ctx) })
 	}
+	if a.console != nil {
+		group.Go(func() error { return a.console.Run(ctx, a.staff) })
+		group.Go(func() error { return a.publishNotices(ctx) })
+	}
 	err := group.Wait()
-	a.listeners = server.Listeners{} // Run has closed them
+	a.listeners, a.staff = server.Listeners{}, nil // Run has closed them
 	return errors.Join(err, a.close())
 }
 
 func (a *appliance) close() error {
 	var errs []error
-	for _, l := range []net.Listener{a.listeners.Public, a.listeners.Ops, a.listeners.Admin} {
+	for _, l := range []net.Listener{a.listeners.Public, a.listeners.Ops, a.listeners.Admin, a.staff} {
 		if l != nil {
 			errs = append(errs, l.Close())
 		}

@@ -12,12 +12,13 @@ import (
 	v1 "bluekey/server/api/bluekey/v1"
 )
 
-// localOfficer is the officer in whose name codes are issued over the unix socket.
-const localOfficer = "local"
-
 // codeService is bluekey.v1.CodeService. Its callers own the data folder, so what the
 // desk refuses is told in its own words.
-type codeService struct{ store *keystore.Store }
+type codeService struct {
+	store   *keystore.Store
+	office  *desk.Office // writes the journal
+	officer string       // in whose name codes are issued
+}
 
 func (s codeService) Issue(ctx context.Context, req *v1.IssueRequest) (*v1.IssueResponse, error) {
 	report := diagnosis.ReportType(req.Report)
@@ -27,8 +28,8 @@ func (s codeService) Issue(ctx context.Context, req *v1.IssueRequest) (*v1.Issue
 	if _, retired := s.store.Retired(); retired {
 		return nil, fromStore(&keystore.Refusal{Reason: keystore.Closed, Index: -1}) // nobody could use it
 	}
-	codes, err := s.store.Desk().Issue(ctx, desk.Request{
-		Officer:  localOfficer,
+	codes, err := s.office.Issue(ctx, desk.Request{
+		Officer:  s.officer,
 		Report:   report,
 		OnsetDay: req.OnsetDay,
 		Count:    int(max(req.Count, 1)),
@@ -41,7 +42,7 @@ func (s codeService) Issue(ctx context.Context, req *v1.IssueRequest) (*v1.Issue
 }
 
 func (s codeService) Revoke(ctx context.Context, req *v1.RevokeRequest) (*v1.RevokeResponse, error) {
-	revoked, err := s.store.Desk().Revoke(ctx, req.Code)
+	revoked, err := s.office.Revoke(ctx, s.officer, req.Code)
 	if err != nil {
 		return nil, atDesk(err)
 	}

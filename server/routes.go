@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"bluekey/export/exportlog"
+	"bluekey/keystore/desk"
 	"bluekey/server/api/bluekey/v1/bluekeyv1connect"
 )
 
@@ -15,6 +16,10 @@ import (
 func (s *Server) public() http.Handler { return s.counted(http.HandlerFunc(s.route)) }
 
 func (s *Server) route(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/adoption.json" && s.cfg.Adoption != nil {
+		s.cfg.Adoption.ServeHTTP(w, r)
+		return
+	}
 	service, _, ok := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	if h := s.calls[service]; ok && h != nil {
 		if r.Method == http.MethodGet && service == bluekeyv1connect.ExportServiceName {
@@ -28,10 +33,17 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	s.files.ServeHTTP(w, r)
 }
 
+// CodeAPI answers CodeService, under its full path, in the name of an officer: the console
+// hands it to laboratory systems that have a key.
+func (s *Server) CodeAPI(officer string) http.Handler {
+	_, h := bluekeyv1connect.NewCodeServiceHandler(codeService{s.cfg.Store, s.cfg.Office, officer}, s.options())
+	return newGate(h, make(chan struct{}, s.cfg.MaxInFlight))
+}
+
 // admin is the handler of the unix socket.
 func (s *Server) admin() http.Handler {
 	mux := http.NewServeMux()
-	prefix, h := bluekeyv1connect.NewCodeServiceHandler(codeService{s.cfg.Store}, s.options())
+	prefix, h := bluekeyv1connect.NewCodeServiceHandler(codeService{s.cfg.Store, s.cfg.Office, desk.Local}, s.options())
 	gate := make(chan struct{}, s.cfg.MaxInFlight)
 	mux.Handle(prefix, newGate(h, gate))
 	prefix, h = bluekeyv1connect.NewAdminServiceHandler(adminService{s.cfg.RotateSigner, s.cfg.CloseLog}, s.options())

@@ -36,6 +36,7 @@ import (
 	"connectrpc.com/grpcreflect"
 
 	"bluekey/keystore"
+	"bluekey/keystore/desk"
 	"bluekey/server/api/bluekey/v1/bluekeyv1connect"
 )
 
@@ -43,6 +44,10 @@ import (
 type Config struct {
 	// Store takes the uploads, and its desk issues the codes.
 	Store *keystore.Store
+	// Office writes the journal of codes; nil means one over the store's desk.
+	Office *desk.Office
+	// Adoption answers /adoption.json; nil means there is none.
+	Adoption http.Handler
 	// Tree is the folder of the public tree. It must exist.
 	Tree string
 	// Home answers "/", the page for people; nil means there is none.
@@ -106,6 +111,12 @@ func New(cfg Config) (*Server, error) {
 	cfg.IdleTimeout = cmp.Or(cfg.IdleTimeout, time.Minute)
 	cfg.ShutdownTimeout = cmp.Or(cfg.ShutdownTimeout, 20*time.Second)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
+	if cfg.Office == nil {
+		var err error
+		if cfg.Office, err = desk.OpenOffice(cfg.Store.Desk()); err != nil {
+			return nil, err
+		}
+	}
 	// A Root cannot be left, whatever links lie in the tree.
 	root, err := os.OpenRoot(cfg.Tree)
 	if err != nil {
