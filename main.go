@@ -70,6 +70,7 @@ type commands struct {
 	Mirror   mirrorCmd   `cmd:"" help:"Audit logs and keep copies that can be served."`
 	Rotate   struct {
 		Signer rotateSignerCmd `cmd:"" help:"Introduce a new key for export.sig through the log, and retire the present ones."`
+		Log    rotateLogCmd    `cmd:"" help:"End the log in favour of a successor with keys and a name of its own: uploads are refused from now on."`
 	} `cmd:"" help:"Change keys, through the socket of a running appliance."`
 	Republish republishCmd `cmd:"" help:"Render every window still held again and compare; the appliance must not run."`
 	Prebuild  prebuildCmd  `cmd:"" help:"Build matching artifacts for the exports of many logs, for CDNs and national aggregators."`
@@ -132,33 +133,35 @@ func serveVariables(k *kong.Kong) error {
 // serveCmd configures the appliance. The help texts are the manual; README groups them by
 // need.
 type serveCmd struct {
-	Config    configFile     `placeholder:"FILE" help:"YAML file with any of these options, '-' written as '_'."`
-	Data      string         `default:"./bluekey-data" placeholder:"DIR" help:"Data folder (${default}); made if missing."`
-	Listen    string         `default:"127.0.0.1:8080" placeholder:"ADDR" help:"Public address: phones, exports (${default}). Port 0 takes a free one."`
-	Ops       string         `default:"127.0.0.1:8081" placeholder:"ADDR" help:"Operations address: /livez /readyz /metrics (${default})."`
-	Origin    string         `placeholder:"NAME" help:"Name of this service in its log, as keys.example.gov.vn/hai-phong. Fixed at the first start; needed for a public address."`
-	Region    string         `placeholder:"CODE" help:"Region in exports (VN-HP). Fixed at the first start."`
-	Period    *time.Duration `placeholder:"4h" help:"Length of a window: how often exports come (4h)."`
-	MinKeys   *int           `placeholder:"150" help:"Fewer due keys of a scheme than this wait for others, then are padded (150)."`
-	Hold      *time.Duration `placeholder:"4h" help:"How long they wait (one period)."`
-	Retention *time.Duration `placeholder:"336h" help:"How long an export stays public (336h)."`
-	Metadata  string         `default:"coarse" enum:"coarse,exact" placeholder:"coarse|exact" help:"Exact dates and risks let outsiders group the keys of one case (${default})."`
-	KeyID     string         `default:"452" placeholder:"MCC" help:"Key id in export.sig: the mobile country code (${default})."`
-	KeyVer    string         `name:"key-version" default:"v1" placeholder:"V" help:"Key version in export.sig (${default})."`
-	Signer    []string       `placeholder:"ID-VERSION@TIME" help:"A further signer of export.sig from a time on (RFC 3339). Up to nine."`
-	Profiles  string         `placeholder:"SCHEME=FILES,…" help:"Files of a window, as gaen=archive+keys+ids,bluezone=ids-only (gaen=archive+keys,bluezone=keys)."`
-	MatchTier string         `placeholder:"TIER" help:"Kernels that make ID sets: purego, nishani or avx512 (the fastest that this machine has)."`
-	PublishTo string         `placeholder:"s3://…" help:"A bucket that says what the public tree says, for a CDN to read: s3://bucket[/prefix][?endpoint=https://host]. Keys come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION."`
-	Console   string         `name:"console-listen" placeholder:"ADDR" help:"Address of the staff console, as 127.0.0.1:8082; without it there is none."`
-	ConsoleAt string         `name:"console-url" placeholder:"URL" help:"Where staff reach the console, https unless on this machine."`
-	Install   string         `name:"install-url" placeholder:"URL" help:"Where people get the app: the QR of posters."`
-	PublicAt  string         `name:"public-url" placeholder:"URL" help:"Where anybody finds exports and the public page."`
-	Witnesses string         `placeholder:"FILE" help:"Witnesses to ask for cosignatures, as 'bluekey witness' prints them: lines witness NAME VKEY URL."`
-	Quorum    int            `default:"0" placeholder:"N" help:"How many of them a reader should demand (${default})."`
-	Outside   string         `placeholder:"TREE" help:"A mirror of this tree outside the VM: a restored data folder catches up with it instead of forking the log."`
-	CodeCap   int            `default:"1000" placeholder:"N" help:"Codes that one officer may issue a day (${default})."`
-	quiet     bool           // no welcome: nobody is to use the folder
-	Rehearsal bool           `help:"Make a data folder for trying things: short periods, no crowd, loopback only, marked so for ever."`
+	Config            configFile     `placeholder:"FILE" help:"YAML file with any of these options, '-' written as '_'."`
+	Data              string         `default:"./bluekey-data" placeholder:"DIR" help:"Data folder (${default}); made if missing."`
+	Listen            string         `default:"127.0.0.1:8080" placeholder:"ADDR" help:"Public address: phones, exports (${default}). Port 0 takes a free one."`
+	Ops               string         `default:"127.0.0.1:8081" placeholder:"ADDR" help:"Operations address: /livez /readyz /metrics (${default})."`
+	Origin            string         `placeholder:"NAME" help:"Name of this service in its log, as keys.example.gov.vn/hai-phong. Fixed at the first start; needed for a public address."`
+	Region            string         `placeholder:"CODE" help:"Region in exports (VN-HP). Fixed at the first start."`
+	Period            *time.Duration `placeholder:"4h" help:"Length of a window: how often exports come (4h)."`
+	MinKeys           *int           `placeholder:"150" help:"Fewer due keys of a scheme than this wait for others, then are padded (150)."`
+	Hold              *time.Duration `placeholder:"4h" help:"How long they wait (one period)."`
+	Retention         *time.Duration `placeholder:"336h" help:"How long an export stays public (336h)."`
+	Metadata          string         `default:"coarse" enum:"coarse,exact" placeholder:"coarse|exact" help:"Exact dates and risks let outsiders group the keys of one case (${default})."`
+	KeyID             string         `default:"452" placeholder:"MCC" help:"Key id in export.sig: the mobile country code (${default})."`
+	KeyVer            string         `name:"key-version" default:"v1" placeholder:"V" help:"Key version in export.sig (${default})."`
+	Signer            []string       `placeholder:"ID-VERSION@TIME" help:"A further signer of export.sig from a time on (RFC 3339). Up to nine."`
+	Profiles          string         `placeholder:"SCHEME=FILES,…" help:"Files of a window, as gaen=archive+keys+ids,bluezone=ids-only (gaen=archive+keys,bluezone=keys)."`
+	MatchTier         string         `placeholder:"TIER" help:"Kernels that make ID sets: purego, nishani or avx512 (the fastest that this machine has)."`
+	PublishTo         string         `placeholder:"s3://…" help:"A bucket that says what the public tree says, for a CDN to read: s3://bucket[/prefix][?endpoint=https://host]. Keys come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION."`
+	Console           string         `name:"console-listen" placeholder:"ADDR" help:"Address of the staff console, as 127.0.0.1:8082; without it there is none."`
+	ConsoleAt         string         `name:"console-url" placeholder:"URL" help:"Where staff reach the console, https unless on this machine."`
+	Install           string         `name:"install-url" placeholder:"URL" help:"Where people get the app: the QR of posters."`
+	PublicAt          string         `name:"public-url" placeholder:"URL" help:"Where anybody finds exports and the public page."`
+	Witnesses         string         `placeholder:"FILE" help:"Witnesses to ask for cosignatures, as 'bluekey witness' prints them: lines witness NAME VKEY URL."`
+	Quorum            int            `default:"0" placeholder:"N" help:"How many of them a reader should demand (${default})."`
+	Outside           string         `placeholder:"TREE" help:"A mirror of this tree outside the VM: a restored data folder catches up with it instead of forking the log."`
+	Predecessor       string         `placeholder:"TREE" help:"Start as the successor of another log: the folder or URL of its tree. Decided at the first start."`
+	PredecessorPolicy string         `placeholder:"FILE" help:"Pinned policy of that log."`
+	CodeCap           int            `default:"1000" placeholder:"N" help:"Codes that one officer may issue a day (${default})."`
+	quiet             bool           // no welcome: nobody is to use the folder
+	Rehearsal         bool           `help:"Make a data folder for trying things: short periods, no crowd, loopback only, marked so for ever."`
 }
 
 func (c *serveCmd) Run(ctx context.Context) error {
@@ -285,6 +288,7 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 		Behind:       a.behind(),
 		Published:    func() (time.Time, time.Duration) { s := a.publisher.Status(); return s.LastWindow, s.LastDelay },
 		RotateSigner: a.publisher.RotateSigner,
+		CloseLog:     a.publisher.CloseLog,
 		Logger:       log,
 	})
 	if err != nil {
@@ -470,6 +474,9 @@ func (a *appliance) openPublisher(ctx context.Context, log *slog.Logger) (made b
 	if err := c.witnesses(&conf); err != nil {
 		return made, err
 	}
+	if err := c.predecessor(&conf); err != nil {
+		return made, err
+	}
 	if a.publisher, err = publish.New(conf, a.store, folder, staging); err != nil {
 		return made, err
 	}
@@ -609,6 +616,26 @@ func (c *serveCmd) witnesses(conf *publish.Config) error {
 		conf.Witnesses = append(conf.Witnesses, client)
 	}
 	conf.Quorum = c.Quorum
+	return nil
+}
+
+// predecessor reads where the log before this one is into the publisher's configuration.
+func (c *serveCmd) predecessor(conf *publish.Config) error {
+	if c.Predecessor == "" && c.PredecessorPolicy == "" {
+		return nil
+	}
+	if c.Predecessor == "" || c.PredecessorPolicy == "" {
+		return errors.New("give --predecessor and --predecessor-policy together, or neither")
+	}
+	source, err := openSource(c.Predecessor)
+	if err != nil {
+		return err
+	}
+	policy, err := readPolicies([]string{c.PredecessorPolicy})
+	if err != nil {
+		return err
+	}
+	conf.Predecessor = &publish.Predecessor{Tree: source, Policy: policy}
 	return nil
 }
 
@@ -896,6 +923,37 @@ func (c *rotateSignerCmd) Run(ctx context.Context) error {
 	return nil
 }
 
+type rotateLogCmd struct {
+	Data            string `default:"./bluekey-data" placeholder:"DIR" help:"Data folder of the running appliance whose log ends (${default})."`
+	Successor       string `required:"" placeholder:"TREE" help:"Folder or URL of the tree of the log that follows, which was started with --predecessor."`
+	SuccessorPolicy string `required:"" placeholder:"FILE" help:"Pinned policy of that log."`
+}
+
+func (c *rotateLogCmd) Run(ctx context.Context) error {
+	policy, err := os.ReadFile(c.SuccessorPolicy)
+	if err != nil {
+		return err
+	}
+	source, err := openSource(c.Successor)
+	if err != nil {
+		return err
+	}
+	opening, err := mirror.OpeningProof(ctx, source, policy)
+	if err != nil {
+		return err
+	}
+	resp, err := localClient(c.Data).CloseLog(ctx, &bluekeyv1.CloseLogRequest{Policy: policy, Opening: opening})
+	if err != nil {
+		return fmt.Errorf("closing the log: %w", err)
+	}
+	if resp.ClosesBy == 0 {
+		fmt.Println("closed")
+		return nil
+	}
+	fmt.Println("closes_by", time.Unix(resp.ClosesBy, 0).UTC().Format(time.RFC3339))
+	return nil
+}
+
 // localClient speaks to the socket in a data folder.
 func localClient(data string) server.LocalClient {
 	return server.AdminClient(filepath.Join(data, adminSocket))
@@ -1022,22 +1080,16 @@ func (c *auditCmd) Run(ctx context.Context) error {
 			return err
 		}
 	}
+	reports, err := c.audit(ctx, o)
 	clean := true
-	for _, target := range c.Targets {
-		source, err := openSource(target)
-		if err != nil {
-			return err
+	for _, r := range reports {
+		clean = clean && r.Clean
+		if printErr := c.print(r); printErr != nil {
+			return printErr
 		}
-		report, err := mirror.Audit(ctx, source, o)
-		if report != nil {
-			clean = clean && report.Clean
-			if printErr := c.print(report); printErr != nil {
-				return printErr
-			}
-		}
-		if err != nil {
-			return fmt.Errorf("auditing %s: %w", target, err)
-		}
+	}
+	if err != nil {
+		return err
 	}
 	if c.State != "" {
 		if err := o.State.Save(c.State); err != nil {
@@ -1048,6 +1100,25 @@ func (c *auditCmd) Run(ctx context.Context) error {
 		return errCheck
 	}
 	return nil
+}
+
+// audit looks at every tree, and then at what the logs say of each other. With an error
+// come the reports of what was done.
+func (c *auditCmd) audit(ctx context.Context, o mirror.AuditOptions) (reports []*mirror.Report, err error) {
+	for _, target := range c.Targets {
+		source, err := openSource(target)
+		if err != nil {
+			return reports, err
+		}
+		report, err := mirror.Audit(ctx, source, o)
+		if report != nil {
+			reports = append(reports, report)
+		}
+		if err != nil {
+			return reports, err
+		}
+	}
+	return reports, mirror.Handovers(ctx, reports, o.Policy)
 }
 
 func (c *auditCmd) print(r *mirror.Report) error {
@@ -1289,7 +1360,7 @@ func (c *keysCmd) Run(ctx context.Context) error {
 	if _, err := exportlog.ParsePolicy(text); err != nil {
 		return err
 	}
-	_, err = fmt.Printf("%s# SHA-256 of this policy: %x\n", text, sha256.Sum256(text))
+	_, err = os.Stdout.Write(exportlog.AnnotatePolicy(text))
 	return err
 }
 
