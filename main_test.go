@@ -370,28 +370,90 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// TestNoAmbientInput keeps arguments, environment and global flags in main, and incoming
-// requests (with the addresses they carry) in the server tree.
+// TestNoAmbientInput keeps arguments, environment and global flags in main, incoming requests
+// (with the addresses they carry) in the server tree, and keys out of what staff write. It
+// looks names up in the imports of each file, so that another name for a package is no way
+// round.
 func TestNoAmbientInput(t *testing.T) {
 	for _, f := range sourceFiles(t) {
-		pkg := path.Dir(f.name)
-		ast.Inspect(f.ast, func(n ast.Node) bool {
-			sel, ok := n.(*ast.SelectorExpr)
-			if !ok {
-				return true
-			}
-			x, ok := sel.X.(*ast.Ident)
-			if !ok {
-				return true
-			}
-			switch name := x.Name + "." + sel.Sel.Name; {
-			case pkg != "." && (name == "os.Args" || name == "os.Getenv" || name == "os.LookupEnv" || name == "os.Environ" || x.Name == "flag"):
-				t.Errorf("%s uses %s outside main", f.name, name)
-			case name == "http.Request" && !within(pkg, "server") && f.name != "export/tree/source.go":
-				t.Errorf("%s sees an http.Request: it carries an address", f.name)
-			}
+		for _, use := range breaches(f) {
+			t.Error(use)
+		}
+	}
+}
+
+// ambient are the names that bring arguments and environment, by package; nil is all of it.
+var ambient = map[string][]string{
+	"os":      {"Args", "Getenv", "LookupEnv", "Environ", "ExpandEnv", "Setenv", "Unsetenv", "Clearenv"},
+	"syscall": {"Getenv", "Environ", "Setenv", "Unsetenv", "Clearenv"},
+	"flag":    nil,
+}
+
+// breaches are the uses of a file's imports that its package may not make.
+func breaches(f sourceFile) (list []string) {
+	pkg := path.Dir(f.name)
+	imports := map[string]string{} // path, by the name in the file
+	for _, spec := range f.ast.Imports {
+		imported := strings.Trim(spec.Path.Value, `"`)
+		name := path.Base(imported)
+		if spec.Name != nil {
+			name = spec.Name.Name
+		}
+		if name == "." {
+			list = append(list, fmt.Sprintf("%s imports the names of %s as its own: nobody sees what it uses", f.name, imported))
+		}
+		imports[name] = imported
+	}
+	ast.Inspect(f.ast, func(n ast.Node) bool {
+		sel, ok := n.(*ast.SelectorExpr)
+		if !ok {
 			return true
-		})
+		}
+		x, ok := sel.X.(*ast.Ident)
+		if !ok {
+			return true
+		}
+		from, name := imports[x.Name], sel.Sel.Name
+		names, isAmbient := ambient[from]
+		switch {
+		case isAmbient && pkg != "." && (names == nil || slices.Contains(names, name)):
+			list = append(list, fmt.Sprintf("%s uses %s.%s outside main", f.name, from, name))
+		case from == "net/http" && name == "Request" && !within(pkg, "server") && f.name != "export/tree/source.go":
+			list = append(list, fmt.Sprintf("%s sees an http.Request: it carries an address", f.name))
+		case from == "bluekey/keystore/diagnosis" && name == "Key" && within(pkg, "keystore/desk"):
+			list = append(list, fmt.Sprintf("%s names diagnosis.Key: staff write codes and never see a key", f.name))
+		}
+		return true
+	})
+	return list
+}
+
+// TestBreaches shows the rules what they are to find.
+func TestBreaches(t *testing.T) {
+	for _, row := range []struct{ name, code, says string }{
+		{"keystore/x.go", `import "os"; var x = os.Getenv("X")`, "uses os.Getenv outside main"},
+		{"keystore/x.go", `import e "os"; var x = e.Args`, "uses os.Args outside main"},
+		{"keystore/x.go", `import "os"; var x = os.ExpandEnv("$X")`, "uses os.ExpandEnv outside main"},
+		{"keystore/x.go", `import "syscall"; var x, _ = syscall.Getenv("X")`, "uses syscall.Getenv outside main"},
+		{"keystore/x.go", `import f "flag"; var x = f.Bool("x", false, "")`, "uses flag.Bool outside main"},
+		{"keystore/x.go", `import . "os"; var x = Args`, "imports the names of os as its own"},
+		{"keystore/x.go", `import "os"; var x = os.ErrNotExist`, ""},
+		{"keystore/x.go", `var os struct{ Args int }; var x = os.Args`, ""},
+		{"main.go", `import "os"; var x = os.Args`, ""},
+		{"export/tree/x.go", `import web "net/http"; var x web.Request`, "it carries an address"},
+		{"server/x.go", `import "net/http"; var x http.Request`, ""},
+		{"keystore/desk/x.go", `import d "bluekey/keystore/diagnosis"; var x []d.Key`, "names diagnosis.Key"},
+		{"keystore/desk/x.go", `import "bluekey/keystore/diagnosis"; var x diagnosis.ReportType`, ""},
+		{"keystore/x.go", `import "bluekey/keystore/diagnosis"; var x diagnosis.Key`, ""},
+	} {
+		tree, err := parser.ParseFile(token.NewFileSet(), row.name, "package x; "+row.code, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := strings.Join(breaches(sourceFile{row.name, tree}), "\n")
+		if !strings.Contains(got, row.says) || row.says == "" && got != "" {
+			t.Errorf("%s: %s\ngives %q, want %q", row.name, row.code, got, row.says)
+		}
 	}
 }
 

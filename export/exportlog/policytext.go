@@ -63,6 +63,9 @@ func FormatPolicies(t PolicyTerms) (full, ed25519 []byte, err error) {
 	return full, ed25519, nil
 }
 
+// groupOutside names the witnesses of a quorum.
+const groupOutside = "outside"
+
 type policyLine struct {
 	name string
 	key  *signing.VKey
@@ -85,7 +88,7 @@ func renderPolicy(log policyLine, own, outside []policyLine, quorum int) []byte 
 	}
 	required := "none"
 	if quorum > 0 {
-		required = "outside"
+		required = groupOutside
 		line("group", required, fmt.Sprint(quorum), strings.Join(names, " "))
 	}
 	if len(own) > 0 {

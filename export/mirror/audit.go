@@ -62,6 +62,7 @@ type audit struct {
 	ledger           *ledger
 	walker           *walker
 	whole            bool // the entries are those that the checkpoint signs
+	exact            bool // the lists must be of this checkpoint: none may be behind
 }
 
 func newAudit(source tree.Source, o AuditOptions) *audit {
@@ -79,6 +80,14 @@ func newAudit(source tree.Source, o AuditOptions) *audit {
 }
 
 func (a *audit) run(ctx context.Context) error {
+	if err := a.log(ctx); err != nil || !a.whole {
+		return err
+	}
+	return a.exports(ctx)
+}
+
+// log checks everything but the exports.
+func (a *audit) log(ctx context.Context) error {
 	// A tree may move on while it is read. What is written last is read first, so that
 	// nothing read is ahead of the checkpoint.
 	var err error
@@ -97,10 +106,7 @@ func (a *audit) run(ctx context.Context) error {
 	if err := a.walk(ctx); err != nil || !a.whole {
 		return err
 	}
-	if err := a.served(ctx); err != nil {
-		return err
-	}
-	return a.exports(ctx)
+	return a.served(ctx)
 }
 
 // readMutable reads a file of a fixed path. One that is missing or too large is a finding,
@@ -203,23 +209,19 @@ func (a *audit) walk(ctx context.Context) error {
 
 // served checks what the tree serves besides tiles and exports.
 func (a *audit) served(ctx context.Context) error {
-	for _, path := range []string{exportlog.PolicyPath, exportlog.PolicyEd25519Path} {
-		if err := a.policy(ctx, path); err != nil {
-			return err
-		}
+	if err := a.policies(ctx); err != nil {
+		return err
 	}
 	for _, path := range slices.Sorted(maps.Keys(a.ledger.small)) {
 		f := a.ledger.small[path]
-		if err := a.small(ctx, CodeSmallFile, f.entry, exportlog.Files(f.SmallFile)[0]); err != nil {
+		if err := a.small(ctx, CodeSmallFile, f.entry, exportlog.Files(f.SmallFile)[0], false); err != nil {
 			return err
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.ledger.signers)) {
 		s := a.ledger.signers[name]
-		if s.retired {
-			continue // its file may go with the last archive it signed
-		}
-		if err := a.small(ctx, CodeSignerKey, s.entry, exportlog.Files(s.SignerChange)[0]); err != nil {
+		// The file of one that has retired may go with the last archive it signed.
+		if err := a.small(ctx, CodeSignerKey, s.entry, exportlog.Files(s.SignerChange)[0], s.retired); err != nil {
 			return err
 		}
 	}
@@ -227,19 +229,34 @@ func (a *audit) served(ctx context.Context) error {
 	return nil
 }
 
-// policy demands that the tree's own policy accepts its checkpoint. Whether it is the one
-// that people pinned is seen from its digest, by them.
-func (a *audit) policy(ctx context.Context, path string) error {
-	text, err := a.readMutable(ctx, path, exportlog.MaxPolicy, CodePolicy)
-	if err != nil || text == nil {
-		return err
+// policies demands that the tree's own policies accept its checkpoint, and that the second
+// follows from the first. Whether that is the one that people pinned is seen from its
+// digest, by them.
+func (a *audit) policies(ctx context.Context) error {
+	var texts [][]byte
+	for _, path := range []string{exportlog.PolicyPath, exportlog.PolicyEd25519Path} {
+		text, err := a.readMutable(ctx, path, exportlog.MaxPolicy, CodePolicy)
+		if err != nil {
+			return err
+		}
+		if text == nil {
+			continue
+		}
+		p, err := exportlog.ParsePolicy(text)
+		if err == nil {
+			_, err = p.Open(a.signed)
+		}
+		if err != nil {
+			a.report.find(CodePolicy, path, "%v", err)
+			continue
+		}
+		texts = append(texts, text)
 	}
-	p, err := exportlog.ParsePolicy(text)
-	if err == nil {
-		_, err = p.Open(a.signed)
+	if len(texts) < 2 {
+		return nil
 	}
-	if err != nil {
-		a.report.find(CodePolicy, path, "%v", err)
+	if err := exportlog.CheckPolicies(texts[0], texts[1]); err != nil {
+		a.report.find(CodePolicy, exportlog.PolicyEd25519Path, "%v", err)
 	}
 	return nil
 }
@@ -248,10 +265,11 @@ func (a *audit) policy(ctx context.Context, path string) error {
 // says of it.
 func (a *audit) expired(m *exportlog.Manifest) bool { return a.now.Unix() > goneBy(m) }
 
-// small holds a small file against the log.
-func (a *audit) small(ctx context.Context, code Code, entry uint64, f exportlog.File) error {
+// small holds a small file against the log. It must be there unless it may be gone.
+func (a *audit) small(ctx context.Context, code Code, entry uint64, f exportlog.File, mayBeGone bool) error {
 	data, err := tree.ReadAll(ctx, a.source, f.Path, min(f.Size, maxSmall)+slack)
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && mayBeGone:
 	case errors.Is(err, fs.ErrNotExist):
 		a.report.findEntry(code, entry, f.Path, "the file is missing")
 	case errors.Is(err, tree.ErrTooLarge):

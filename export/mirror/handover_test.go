@@ -249,11 +249,11 @@ func TestOpeningProof(t *testing.T) {
 		policy []byte
 		words  string
 	}{
-		"a log without an opening": {h.old.copy(), h.old.policy, "not started as a successor"},
-		"another's policy":         {h.next.copy(), h.old.policy, "not the one that was pinned"},
-		"no policy":                {h.next.copy(), []byte("x"), "policy, line 1"},
+		"a log without an opening":    {h.old.copy(), h.old.policy, "not started as a successor"},
+		"another's policy":            {h.next.copy(), h.old.policy, "not the one that was pinned"},
+		"no policy":                   {h.next.copy(), []byte("x"), "policy, line 1"},
 		"an entry with a bit flipped": {bad, h.next.policy, "proof"},
-		"nothing there":            {memory{}, h.next.policy, "not exist"},
+		"nothing there":               {memory{}, h.next.policy, "not exist"},
 	} {
 		if _, err := OpeningProof(ctx, row.source, row.policy); err == nil || !strings.Contains(err.Error(), row.words) {
 			t.Errorf("%s: %v", what, err)

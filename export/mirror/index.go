@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -30,15 +31,21 @@ func (a *audit) checkIndex() {
 			}
 		}
 	}
+	live := map[string]bool{}
+	for _, w := range a.ledger.live {
+		for _, f := range w.Files {
+			live[f.Path] = true
+		}
+	}
 	for _, p := range paths {
 		there[p] = true
-		if !archives[p] {
+		if !archives[p] || a.exact && !live[p] {
 			a.report.find(CodeIndex, exportlog.GAENIndexPath, "%.120q is not an archive that the log has", p)
 		}
 	}
 	for _, w := range a.ledger.live {
 		for _, f := range w.Files {
-			if archives[f.Path] && !there[f.Path] && a.settled(w) {
+			if archives[f.Path] && !there[f.Path] && (a.exact || a.settled(w)) {
 				a.report.findEntry(CodeIndex, w.entry, exportlog.GAENIndexPath, "%s is left out", f.Path)
 			}
 		}
@@ -59,6 +66,10 @@ func (a *audit) checkJSON() {
 		a.report.find(CodeIndex, exportlog.IndexPath, "it is of %s with %d entries, the checkpoint of %s with %d", x.Origin, x.Size, a.checkpoint.Origin, a.checkpoint.Size)
 		return
 	}
+	if a.exact && x.Size < a.checkpoint.Size {
+		a.report.find(CodeIndex, exportlog.IndexPath, "it is of %d entries, the checkpoint of %d: windows may be hidden; a cache may be five minutes behind", x.Size, a.checkpoint.Size)
+		return
+	}
 	listed := map[uint64]bool{}
 	for _, e := range x.Exports {
 		listed[e.Entry] = true
@@ -72,6 +83,32 @@ func (a *audit) checkJSON() {
 		if !listed[w.entry] && (w.entry < x.Size || a.settled(w)) {
 			a.report.findEntry(CodeIndex, w.entry, exportlog.IndexPath, "the window is left out: clients do not see it")
 		}
+	}
+	if x.Size == a.checkpoint.Size {
+		a.checkWindows(x, listed)
+	}
+}
+
+// checkWindows holds an index that is of the checkpoint against all windows, those without
+// files too. Erased ones must not be listed; an empty one, which no erasure need cover, may
+// go when its retention has ended.
+func (a *audit) checkWindows(x exportlog.Index, listed map[uint64]bool) {
+	newest := map[string]int64{} // end of the newest window, by region
+	for id, c := range a.ledger.chains {
+		newest[id.region] = max(newest[id.region], c.manifest.End)
+	}
+	if _, ok := newest[x.Region]; !ok && len(newest) > 0 {
+		a.report.find(CodeIndex, exportlog.IndexPath, "it is of region %s, of which the log has no window", x.Region)
+	}
+	for _, w := range a.ledger.listed {
+		kept := min(term(w.Retain), term(a.ledger.chains[chainID{w.Region, w.Scheme}].manifest.Retain))
+		if !listed[w.entry] && len(w.Files) == 0 && min(w.End, maxTime)+int64(kept/time.Second) >= newest[w.Region] {
+			a.report.findEntry(CodeIndex, w.entry, exportlog.IndexPath, "the empty window is left out: clients see a gap")
+		}
+		delete(listed, w.entry)
+	}
+	for _, entry := range slices.Sorted(maps.Keys(listed)) {
+		a.report.findEntry(CodeIndex, entry, exportlog.IndexPath, "it lists a window that was erased")
 	}
 }
 

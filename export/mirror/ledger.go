@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"bytes"
+	"slices"
 	"time"
 
 	"bluekey/export/exportlog"
@@ -20,6 +21,7 @@ type ledger struct {
 	small   map[string]smallFile
 	live    []*publication // windows with files, by entry
 	gone    []*publication // erased not long ago
+	listed  []*publication // windows that no erasure covers, those without files too
 }
 
 // chainID names a chain of windows.
@@ -144,8 +146,12 @@ func (l *ledger) window(i uint64, m exportlog.Manifest) {
 			l.findEntry(CodeSigner, i, "", "archives signed by %s, which was retired at %s", name, at(s.until))
 		}
 	}
+	w := &publication{m, i}
+	if m.Origin == l.Origin { // no index may list another log's
+		l.listed = append(l.listed, w)
+	}
 	if len(m.Files) > 0 {
-		l.live = append(l.live, &publication{m, i})
+		l.live = append(l.live, w)
 	}
 }
 
@@ -202,6 +208,7 @@ func (l *ledger) erasure(i uint64, e exportlog.Erasure) {
 	}
 	clear(l.live[len(kept):])
 	l.live = kept
+	l.listed = slices.DeleteFunc(l.listed, func(w *publication) bool { return w.Scheme == e.Scheme && w.End <= e.Through })
 }
 
 // end applies the rules that compare the whole log with the time of the audit.

@@ -18,7 +18,10 @@ type Finding struct {
 	Evidence []string `json:"evidence,omitempty"`
 }
 
-func (f Finding) String() string {
+func (f Finding) String() string { return fmt.Sprintf("[%s]%s", f.Code, f.place()) }
+
+// place is where it is and what it is.
+func (f Finding) place() string {
 	where := ""
 	if f.Entry != nil {
 		where += fmt.Sprintf(" entry %d:", *f.Entry)
@@ -26,7 +29,7 @@ func (f Finding) String() string {
 	if f.Path != "" {
 		where += " " + f.Path + ":"
 	}
-	return fmt.Sprintf("[%s]%s %s", f.Code, where, f.Detail)
+	return where + " " + f.Detail
 }
 
 // Report is what an audit found out. Its JSON form is what `audit --json` prints.

@@ -160,7 +160,7 @@ func (v *verifier) key(ctx context.Context, h *home) signerKey {
 // maxPEM bounds the text of one public key in bytes.
 const maxPEM = 4 << 10
 
-// tree checks a tree: its checkpoint, its index, and every file that the index lists.
+// tree checks a tree: its checkpoint, the log under it, the lists, and every file in them.
 func (v *verifier) tree(ctx context.Context, s tree.Source) error {
 	line := Line{Name: s.String()}
 	index, err := tree.ReadAll(ctx, s, exportlog.IndexPath, exportlog.MaxIndex)
@@ -171,6 +171,9 @@ func (v *verifier) tree(ctx context.Context, s tree.Source) error {
 	var x *exportlog.Index
 	if err = tooLarge(CodeIndex, err); err == nil {
 		h, x, err = v.treeLine(ctx, s, index, &line)
+	}
+	if err == nil {
+		x, err = v.wholeLog(ctx, h, x, &line)
 	}
 	if err := line.fail(err); err != nil {
 		return err
