@@ -94,6 +94,8 @@ func idWords(id *[16]byte) (lo, hi uint64) {
 // hash mixes an ID with the set's key, which no stranger ever learns.
 func (s *sightingSet) hash(lo, hi uint64) uint64 {
 	a, b := bits.Mul64(lo^s.key[0], hi^s.key[1])
+	// One product leaves IDs that count up close together; a second one does not.
+	a, b = bits.Mul64(a^b^s.key[0], 0x9E3779B97F4A7C15)
 	return a ^ b
 }
 
