@@ -1,7 +1,7 @@
 // Package mirror is the reading side of what others publish: it verifies single files,
 // audits a whole log, and keeps copies that can be served and audited in turn.
 //
-//	Verify    one file, a folder of files, or what a tree's index lists
+//	Verify    one file, a folder of files, or a tree as its log says it is now
 //	Audit     everything a log has ever said, against everything its tree serves
 //	Mirror    an audit whose findings decide whether a copy moves on
 //	Prebuild  what publishers did not make of their keys, for whoever serves their exports

@@ -132,6 +132,9 @@ func publisherIsClean(t *testing.T, profiles string) {
 			t.Fatal(err, findings(c.Report))
 		}
 		found(t, auditAt(t, diskSource{public, "/mirror"}, policy, nil, now.Unix()), "")
+		if line := verifyLog(t, diskSource{public, "/mirror"}, VerifyOptions{Policy: policy}); !line.OK() {
+			t.Fatal(line)
+		}
 	}
 	check()
 	opened := 0

@@ -67,9 +67,10 @@ const ownWord = "the log's key taken from the tree itself: proves nothing about 
 var suffixes = []string{".zip", ".keys", ".ids"}
 
 // Verify checks each target: an export file or its URL, the root of a tree (folder or URL
-// with index.json), or a folder of export files. report gets a line for every file as it
-// is done, and one for every tree. ok is whether all of them held. An error means that
-// the checks could not be finished.
+// with index.json), or a folder of export files. Of a tree it reads the whole log, so that
+// no index can hide a window, and every file that should be listed. report gets a line for
+// every file as it is done, and one for every tree. ok is whether all of them held. An
+// error means that the checks could not be finished.
 func Verify(ctx context.Context, targets []string, o VerifyOptions, report func(Line)) (ok bool, err error) {
 	ok = true
 	v := &verifier{VerifyOptions: o, sum: newSummer(), report: func(l Line) {

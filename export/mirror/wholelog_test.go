@@ -11,17 +11,22 @@ import (
 	"time"
 
 	"bluekey/export/exportlog"
+	"bluekey/export/tree"
 	"bluekey/keystore/diagnosis"
 	"bluekey/signing"
 )
 
 // verifyLog gives what Verify says of a tree as a whole, and not of its files.
-func verifyLog(t *testing.T, m memory, o VerifyOptions) Line {
+func verifyLog(t *testing.T, s tree.Source, o VerifyOptions) Line {
 	t.Helper()
 	v := &verifier{VerifyOptions: o, sum: newSummer()}
 	line := Line{Name: "tree"}
 	ctx := context.Background()
-	h, x, err := v.treeLine(ctx, m, m.files[exportlog.IndexPath], &line)
+	index, err := tree.ReadAll(ctx, s, exportlog.IndexPath, exportlog.MaxIndex)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, x, err := v.treeLine(ctx, s, index, &line)
 	if err == nil {
 		_, err = v.wholeLog(ctx, h, x, &line)
 	}
@@ -210,4 +215,26 @@ func TestVerifyMovingTree(t *testing.T) {
 	}
 	ok, lines = verify(t, VerifyOptions{Policy: s.pinned()}, dir)
 	want(t, ok, false, lines, "windows may be hidden")
+}
+
+// An archive that was erased a moment ago is no longer listed, even if audits know it still.
+func TestVerifyErasedArchiveListed(t *testing.T) {
+	now := time.Now().Unix() / period * period
+	s := newSite(t)
+	s.signer("v1", now-9*period)
+	for _, end := range []int64{now - 8*period, now - 7*period} {
+		s.window(window{scheme: diagnosis.GAEN, start: end - period, end: end, keys: s.draw(diagnosis.GAEN, 5, end)})
+	}
+	s.publish(now - 7*period)
+	old := s.files[exportlog.GAENIndexPath]
+	s.erase(now, diagnosis.GAEN, now-8*period)
+	s.publish(now - period)
+	m := s.copy()
+	if line := verifyLog(t, m, VerifyOptions{Policy: s.pinned()}); !line.OK() {
+		t.Fatal(line)
+	}
+	m.files[exportlog.GAENIndexPath] = old
+	if line := verifyLog(t, m, VerifyOptions{Policy: s.pinned()}); line.OK() || !strings.Contains(line.Problem, "is not an archive that the log has") {
+		t.Error(line)
+	}
 }

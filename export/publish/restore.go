@@ -18,12 +18,12 @@ import (
 // longer does is noted as lost, and the rest goes on: phones are better off without one file
 // than without a server. The check is that each file is there and of its size; whether its
 // bytes are right is for an audit.
+//
+// Of a commit that was not applied only the exports must be there, in the staging folder or
+// already in place: all else is still to be written, by finish.
 func (p *Publisher) restore(ctx context.Context) error {
-	size := p.store.LogSize()
-	if size == 0 {
-		return nil
-	}
-	if err := p.adoptStaged(); err != nil {
+	size, outstanding, err := p.adoptStaged()
+	if err != nil {
 		return err
 	}
 	if err := p.restoreTiles(size); err != nil {
@@ -40,7 +40,7 @@ func (p *Publisher) restore(ctx context.Context) error {
 			}
 		}
 	}
-	if err := p.missSmallFiles(size); err != nil {
+	if err := p.missSmallFiles(size); err != nil || size == 0 || outstanding {
 		return err
 	}
 	if err := p.restoreCheckpoint(size); err != nil {
@@ -50,22 +50,22 @@ func (p *Publisher) restore(ctx context.Context) error {
 }
 
 // adoptStaged moves the files of a commit that was not applied to their places, where they
-// are not missing then.
-func (p *Publisher) adoptStaged() error {
+// are not missing then. size is that of the log as the tree must have it: without that commit.
+func (p *Publisher) adoptStaged() (size uint64, outstanding bool, err error) {
 	planned, outstanding, err := p.store.Outstanding()
 	if err != nil || !outstanding {
-		return err
+		return p.store.LogSize(), false, err
 	}
 	todo, err := parsePlan(planned)
 	if err != nil {
-		return err
+		return 0, true, err
 	}
 	for _, a := range todo.Adopt {
 		if err := p.folder.Adopt(p.staging, a.Staged, a.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+			return 0, true, err
 		}
 	}
-	return nil
+	return todo.OldSize, true, nil
 }
 
 func (p *Publisher) restoreTiles(size uint64) error {
@@ -115,7 +115,7 @@ func (p *Publisher) held(scheme diagnosis.Scheme) ([]heldWindow, error) {
 }
 
 // restoreWindow renders the files of a window that are missing, and proves those that have
-// no proof.
+// no proof, if the window is among the first size entries.
 func (p *Publisher) restoreWindow(ctx context.Context, w *heldWindow, size uint64) error {
 	missing, err := p.missing(w.manifest.Files)
 	if err != nil {
@@ -134,6 +134,9 @@ func (p *Publisher) restoreWindow(ctx context.Context, w *heldWindow, size uint6
 			p.lose(f.Path, why)
 		}
 	}
+	if w.Entry >= size {
+		return nil
+	}
 	for _, f := range w.manifest.Files {
 		name := f.Path + exportlog.ProofSuffix
 		_, err := p.folder.Size(name)
@@ -143,19 +146,24 @@ func (p *Publisher) restoreWindow(ctx context.Context, w *heldWindow, size uint6
 		if !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		checkpoint, err := p.store.Checkpoint()
-		if err != nil {
-			return err
-		}
-		proof, err := p.proof(w.Entry, size, checkpoint)
-		if err != nil {
-			return err
-		}
-		if err := p.folder.Put(name, proof); err != nil {
+		if err := p.prove(w.Entry, name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// prove writes the proof of a file that an entry names.
+func (p *Publisher) prove(entry uint64, name string) error {
+	checkpoint, err := p.store.Checkpoint()
+	if err != nil {
+		return err
+	}
+	proof, err := p.proof(entry, p.store.LogSize(), checkpoint)
+	if err != nil {
+		return err
+	}
+	return p.folder.Put(name, proof)
 }
 
 // missing are those of files that are not in the tree or have another size.

@@ -141,8 +141,10 @@ func (f *fixture) checkTiles(files map[string]string) error {
 
 // TestWholeTreeIsLeftAlone: a start writes nothing into a tree from which nothing is missing.
 func TestWholeTreeIsLeftAlone(t *testing.T) {
-	f := lived(t)
+	var full atomic.Bool
+	f := lived(t, fullTree(&full))
 	before := f.public()
+	full.Store(true)
 	f.reopen()
 	if !maps.Equal(f.public(), before) {
 		t.Error("a restart changed the tree")
@@ -183,6 +185,7 @@ func TestTreeOfAnOldDay(t *testing.T) {
 // so until the file would have expired. The rest is restored, and the log goes on.
 func TestLostFilesAreTold(t *testing.T) {
 	f := lived(t)
+	before := f.public()
 	f.close()
 	f.conf.Split = 9 // as if another version had made the archives
 	f.remove("exports")
@@ -201,9 +204,15 @@ func TestLostFilesAreTold(t *testing.T) {
 			switch {
 			case strings.HasSuffix(file.Path, ".zip") && there:
 				t.Errorf("%s is there, made by other rules", file.Path)
-			case !strings.HasSuffix(file.Path, ".zip") && !file.Matches([]byte(data)):
+			case strings.HasSuffix(file.Path, ".zip"):
+			case !file.Matches([]byte(data)):
 				t.Errorf("%s is not restored", file.Path)
 			}
+		}
+	}
+	for path := range f.public() {
+		if _, ok := before[path]; !ok {
+			t.Errorf("%s was never published", path)
 		}
 	}
 	f.after(4 * time.Hour)
