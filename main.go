@@ -1049,8 +1049,9 @@ func (c *verifyCmd) Run(ctx context.Context) error {
 
 type matchCmd struct {
 	Observed  string   `required:"" placeholder:"HEARD.csv" help:"What the phone heard: lines \"hex id,unix seconds\"."`
+	Policy    []string `placeholder:"POLICY" help:"Pinned policy of the log; may be repeated, one a log. Without it a tree is judged by the policy that lies in it, which proves nothing about who runs it."`
 	MatchTier string   `placeholder:"TIER" help:"Kernels to use: purego, nishani or avx512 (the fastest that this machine has)."`
-	Targets   []string `arg:"" name:"target" help:"A .zip or .keys file or its URL; a tree (URL, or folder with index.json); a folder of files."`
+	Targets   []string `arg:"" name:"target" help:"A .zip, .keys or .ids file or its URL; a tree (URL, or folder with index.json); a folder of files, or one that prebuild made."`
 }
 
 func (c *matchCmd) Run(ctx context.Context) error {
@@ -1059,7 +1060,13 @@ func (c *matchCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer f.Close()
-	return phone.MatchReport(ctx, f, c.Targets, phone.MatchOptions{Tier: c.MatchTier}, os.Stdout)
+	o := phone.MatchOptions{Tier: c.MatchTier, Note: func(note string) { fmt.Fprintln(os.Stderr, "note:", note) }}
+	if len(c.Policy) > 0 {
+		if o.Policy, err = readPolicies(c.Policy); err != nil {
+			return err
+		}
+	}
+	return phone.MatchReport(ctx, f, c.Targets, o, os.Stdout)
 }
 
 type auditCmd struct {

@@ -63,7 +63,7 @@ func TestOfficer(t *testing.T) {
 	if _, page := b.post("/codes/revoke", "code", two[:3]+" "+two[3:]); !strings.Contains(page, "Mã đã bị thu hồi") {
 		t.Error(page)
 	}
-	_, form = b.get("/codes")
+	b.get("/codes")
 	code, page = b.post("/codes/sheet", "once", desk.NewOnce(), "report", "clinical", "onset", "2026-11-20", "count", "30")
 	if n := strings.Count(page, `class="slip"`); code != 200 || n != 30 {
 		t.Errorf("a sheet of %d: %d", n, code)
