@@ -419,7 +419,7 @@ func (a *appliance) openPublisher(ctx context.Context, log *slog.Logger) (made b
 	if err := c.settle(log); err != nil {
 		return made, err
 	}
-	if err := os.MkdirAll(c.Data, 0o700); err != nil {
+	if err := keystore.MakeDir(c.Data); err != nil {
 		return made, err
 	}
 	seed, made, err := c.seed()
@@ -1294,7 +1294,7 @@ type witnessCmd struct {
 }
 
 func (c *witnessCmd) Run(ctx context.Context) error {
-	if err := os.MkdirAll(c.Data, 0o700); err != nil {
+	if err := keystore.MakeDir(c.Data); err != nil {
 		return err
 	}
 	lock, err := witness.Lock(c.Data)

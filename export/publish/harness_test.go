@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
@@ -24,8 +25,11 @@ import (
 // hits both at the same instant.
 type memDisk struct{ vfs.FS }
 
-func (d memDisk) Create(name string) (tree.File, error) { return d.FS.Create(name, "test") }
-func (d memDisk) MkdirAll(dir string) error             { return d.FS.MkdirAll(dir, 0o755) }
+func (d memDisk) MkdirAll(dir string) error { return d.FS.MkdirAll(dir, 0o755) }
+func (d memDisk) Create(name string) (tree.File, error) {
+	f, err := d.FS.Create(name, "test")
+	return memFile{f}, err
+}
 func (d memDisk) SyncDir(dir string) error {
 	f, err := d.OpenDir(dir)
 	if err != nil {
@@ -44,6 +48,12 @@ func (d memDisk) Open(name string) (tree.Blob, error) {
 	}
 	return memBlob{f, info.Size()}, nil
 }
+
+// memFile keeps to what an io.Writer must do: in a build with the race detector Pebble's disk
+// overwrites what it was given.
+type memFile struct{ vfs.File }
+
+func (f memFile) Write(p []byte) (int, error) { return f.File.Write(bytes.Clone(p)) }
 
 type memBlob struct {
 	vfs.File

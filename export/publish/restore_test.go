@@ -226,41 +226,48 @@ func TestLostFilesAreTold(t *testing.T) {
 }
 
 // TestTreeRemovedBeforeApply: the power goes after the commit, and somebody removes tree and
-// staged files before the next start. What was committed is public all the same.
+// staged files before the next start. What was committed is public all the same; and the
+// start does not fail where some of it can no longer be made.
 func TestTreeRemovedBeforeApply(t *testing.T) {
-	var full atomic.Bool
-	f := newFixture(t, fullTree(&full))
-	f.upload(f.phone(rand.New(rand.NewPCG(12, 14)), diagnosis.GAEN, 14))
-	want := func() map[string]string {
-		whole := newFixture(t)
-		whole.upload(whole.phone(rand.New(rand.NewPCG(12, 14)), diagnosis.GAEN, 14))
-		whole.after(4 * time.Hour)
-		return whole.public()
-	}()
-	f.now = f.now.Add(4 * time.Hour)
-	full.Store(true)
-	if err := f.pub.Round(context.Background()); !errors.Is(err, syscall.ENOSPC) {
-		t.Fatal(err)
+	begin := func(full *atomic.Bool) *fixture {
+		f := newFixture(t, fullTree(full))
+		f.upload(f.phone(rand.New(rand.NewPCG(12, 14)), diagnosis.GAEN, 14))
+		return f
 	}
-	full.Store(false)
-	if _, outstanding, err := f.store.Outstanding(); err != nil || !outstanding {
-		t.Fatal("nothing is outstanding", err)
-	}
-	f.close()
-	f.remove("")
-	if err := f.disk.RemoveAll(dataDir + "/staging"); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.open(); err != nil {
-		t.Fatal(err)
-	}
-	got := f.public()
-	for path, data := range want {
-		if strings.Contains(path, ".p/") && got[path] == "" {
-			continue
+	whole := begin(new(atomic.Bool))
+	whole.after(4 * time.Hour)
+	want := whole.public()
+	for _, split := range []int{0, 9} {
+		var full atomic.Bool
+		f := begin(&full)
+		f.now = f.now.Add(4 * time.Hour)
+		full.Store(true)
+		if err := f.pub.Round(context.Background()); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
 		}
-		if got[path] != data {
-			t.Errorf("%s is missing or differs", path)
+		full.Store(false)
+		if _, outstanding, err := f.store.Outstanding(); err != nil || !outstanding {
+			t.Fatal("nothing is outstanding", err)
 		}
+		f.close()
+		f.remove("")
+		if err := f.disk.RemoveAll(dataDir + "/staging"); err != nil {
+			t.Fatal(err)
+		}
+		f.conf.Split = split
+		if err := f.open(); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.pub.Status().Err; (err != nil) != (split != 0) {
+			t.Errorf("split %d: the status says %v", split, err)
+		}
+		got := f.public()
+		for path, data := range want {
+			lost := split != 0 && strings.Contains(path, ".zip")
+			if got[path] != data && !lost && !(strings.Contains(path, ".p/") && got[path] == "") {
+				t.Errorf("split %d: %s is missing or differs", split, path)
+			}
+		}
+		f.after(4 * time.Hour)
 	}
 }
