@@ -167,6 +167,9 @@ type serveCmd struct {
 func (c *serveCmd) Run(ctx context.Context) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	a, err := openAppliance(ctx, *c, log)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil // asked to stop before it was ready: the next start goes on from here
+	}
 	if err != nil {
 		return err
 	}
