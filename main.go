@@ -45,6 +45,7 @@ import (
 	"bluekey/server/phone"
 	"bluekey/server/witness"
 	"bluekey/signing"
+	"bluekey/signing/permit"
 )
 
 // Exit codes, a contract (README, "Exit codes").
@@ -159,6 +160,7 @@ type serveCmd struct {
 	Outside           string         `placeholder:"TREE" help:"A mirror of this tree outside the VM: a restored data folder catches up with it instead of forking the log."`
 	Predecessor       string         `placeholder:"TREE" help:"Start as the successor of another log: the folder or URL of its tree. Decided at the first start."`
 	PredecessorPolicy string         `placeholder:"FILE" help:"Pinned policy of that log."`
+	ReplyAfter        *time.Duration `placeholder:"500ms" help:"When replies to phones leave, so that their time says nothing (500ms)."`
 	CodeCap           int            `default:"1000" placeholder:"N" help:"Codes that one officer may issue a day (${default})."`
 	quiet             bool           // no welcome: nobody is to use the folder
 	Rehearsal         bool           `help:"Make a data folder for trying things: short periods, no crowd, loopback only, marked so for ever."`
@@ -184,9 +186,13 @@ func (c *serveCmd) Run(ctx context.Context) error {
 
 // settle fills in what depends on other options, and warns of what is unusual.
 func (c *serveCmd) settle(log *slog.Logger) error {
-	period, hold, retention, minKeys := 4*time.Hour, time.Duration(0), 14*24*time.Hour, 150
+	period, hold, retention, minKeys, replyAfter := 4*time.Hour, time.Duration(0), 14*24*time.Hour, 150, 500*time.Millisecond
 	if c.Rehearsal {
-		period, retention, minKeys = 2*time.Second, time.Hour, 1
+		period, retention, minKeys, replyAfter = 2*time.Second, time.Hour, 1, 50*time.Millisecond
+	}
+	or(&c.ReplyAfter, replyAfter)
+	if *c.ReplyAfter < 0 || *c.ReplyAfter > 10*time.Second {
+		return fmt.Errorf("reply_after %v: want 0 to 10s", *c.ReplyAfter)
 	}
 	or(&c.Period, period)
 	hold = *c.Period
@@ -205,6 +211,9 @@ func (c *serveCmd) settle(log *slog.Logger) error {
 		log.Warn(line)
 	}
 	if !c.Rehearsal {
+		if *c.ReplyAfter < 100*time.Millisecond {
+			log.Warn("replies this early let their time tell real requests from cover", "reply_after", *c.ReplyAfter)
+		}
 		if *c.Period < time.Hour {
 			log.Warn("a period this short publishes small groups of keys: for trials only", "period", *c.Period)
 		}
@@ -249,6 +258,7 @@ type appliance struct {
 	conf      serveCmd
 	store     *keystore.Store
 	publisher *publish.Publisher
+	keys      *server.PhoneKeys
 	server    *server.Server
 	outlet    *publish.Outlet // nil without a bucket
 	office    *desk.Office
@@ -283,6 +293,8 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 	}
 	a.server, err = server.New(server.Config{
 		Store:        a.store,
+		Keys:         a.keys,
+		ReplyAfter:   *a.conf.ReplyAfter,
 		Office:       a.office,
 		Tree:         a.public(),
 		Home:         home,
@@ -504,7 +516,33 @@ func (a *appliance) openPublisher(ctx context.Context, log *slog.Logger) (made b
 	if err := a.publisher.Recover(ctx); err != nil {
 		return made, err
 	}
-	return made, nil
+	a.keys, err = a.openPhoneKeys(seed, log)
+	return made, err
+}
+
+// openPhoneKeys opens the keys that phones use. It comes after Recover, which may have brought
+// the keyring with a tree from outside.
+func (a *appliance) openPhoneKeys(seed signing.Seed, log *slog.Logger) (*server.PhoneKeys, error) {
+	seeds, err := keystore.OpenSeeds(filepath.Join(a.conf.Data, "sealing"))
+	if err != nil {
+		return nil, err
+	}
+	return server.OpenPhoneKeys(server.KeysConfig{
+		Origin: a.publisher.Origin, Region: a.publisher.Region,
+		PermitSeed: seed.Derive32("permit epochs"), Seeds: seeds,
+		Published: func() ([]byte, error) {
+			text, err := os.ReadFile(filepath.Join(a.public(), exportlog.KeyringPath))
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil, nil
+			}
+			return text, err
+		},
+		Announce: func(ctx context.Context, keyring []byte) error {
+			return a.publisher.PutSmallFile(ctx, exportlog.KeyringPath, keyring)
+		},
+		Retired: func() bool { _, retired := a.store.Retired(); return retired },
+		Now:     time.Now, Logger: log,
+	})
 }
 
 // welcome is what the first start of a data folder says.
@@ -705,6 +743,7 @@ func (a *appliance) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.server.Run(ctx, a.listeners) })
 	group.Go(func() error { return a.publisher.Run(ctx) })
+	group.Go(func() error { return a.keys.Run(ctx) })
 	if a.outlet != nil {
 		group.Go(func() error { return a.outlet.Run(ctx) })
 	}
@@ -990,10 +1029,13 @@ func (c *simulateCmd) Run() error {
 }
 
 type uploadCmd struct {
-	URL    string `required:"" placeholder:"URL" help:"Public URL of the appliance."`
-	Code   string `required:"" help:"The upload code."`
-	Scheme string `required:"" enum:"gaen,bluezone" help:"gaen or bluezone."`
-	Keys   string `required:"" placeholder:"KEYS.json" help:"[{\"key\":\"<hex>\",\"start\":<interval number since the epoch>,\"count\":<n>,\"risk\":<0-8, optional>}]"`
+	URL    string   `required:"" placeholder:"URL" help:"Public URL of the appliance."`
+	Tree   string   `placeholder:"TREE" help:"Where its public tree is, with the keys to seal to (the same URL)."`
+	Policy []string `placeholder:"POLICY" help:"Pinned policy of its log. Without it the tree is judged by the policy that lies in it, and a server could mark this phone with keys of its own."`
+	Now    bool     `help:"Hand the keys in at once instead of at a random time within four hours: that shows which code they came with."`
+	Code   string   `required:"" help:"The upload code."`
+	Scheme string   `required:"" enum:"gaen,bluezone" help:"gaen or bluezone."`
+	Keys   string   `required:"" placeholder:"KEYS.json" help:"[{\"key\":\"<hex>\",\"start\":<interval number since the epoch>,\"count\":<n>,\"risk\":<0-8, optional>}]"`
 }
 
 func (c *uploadCmd) Run(ctx context.Context) error {
@@ -1009,9 +1051,18 @@ func (c *uploadCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	publishBy, err := phone.NewClient(c.URL).Upload(ctx, c.Code, scheme, keys)
-	if refused := (*phone.RefusedError)(nil); errors.As(err, &refused) {
-		fmt.Fprintln(os.Stderr, "bluekey:", refused)
+	o := phone.UploadOptions{
+		URL: c.URL, Tree: c.Tree, Code: c.Code, Scheme: scheme, Keys: keys, Now: c.Now,
+		Note: func(note string) { fmt.Fprintln(os.Stderr, "note:", note) },
+	}
+	if len(c.Policy) > 0 {
+		if o.Policy, err = readPolicies(c.Policy); err != nil {
+			return err
+		}
+	}
+	publishBy, err := phone.Upload(ctx, o)
+	if refused := (permit.Refusal{}); errors.As(err, &refused) || errors.Is(err, phone.ErrCode) {
+		fmt.Fprintln(os.Stderr, "bluekey:", err)
 		return errCheck
 	} else if err != nil {
 		return err

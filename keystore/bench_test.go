@@ -106,7 +106,7 @@ func BenchmarkUpload(b *testing.B) {
 				for d := range keys {
 					keys[d] = randomKey(r, begin, d+1)
 				}
-				if _, err := s.Upload(context.Background(), Upload{codes[i], keys}); err != nil {
+				if _, err := handIn(context.Background(), s, codes[i], keys); err != nil {
 					b.Error(err)
 					return
 				}

@@ -163,7 +163,7 @@ func tellStory(t *testing.T, fs vfs.FS, clock *testClock, h *story, rounds int) 
 func upload(t *testing.T, s *Store, h *story, a attempt) {
 	var i int
 	h.change(func() { i, h.uploads = len(h.uploads), append(h.uploads, a) })
-	answer, err := s.Upload(context.Background(), Upload{a.code, a.keys})
+	answer, err := handIn(context.Background(), s, a.code, a.keys)
 	if err != nil {
 		t.Error(err)
 		return
@@ -329,7 +329,7 @@ func (m *moment) checkCode(t *testing.T, s *Store, i int, acknowledged bool) {
 	if !a.expiry.After(m.now) {
 		return
 	}
-	got, err := s.Upload(context.Background(), Upload{a.code, a.keys})
+	got, err := handIn(context.Background(), s, a.code, a.keys)
 	if err != nil {
 		t.Errorf("%s: upload %d again: %v", m.name, i, err)
 		return
@@ -343,6 +343,6 @@ func (m *moment) checkCode(t *testing.T, s *Store, i int, acknowledged bool) {
 			t.Errorf("%s: a key of upload %d is stored %d times when sent again", m.name, i, stored[k.Secret])
 		}
 	}
-	_, err = s.Upload(context.Background(), Upload{a.code, []diagnosis.Key{dayKey(t, diagnosis.GAEN, 1<<40+uint64(i), testStart, 1)}})
+	_, err = handIn(context.Background(), s, a.code, []diagnosis.Key{dayKey(t, diagnosis.GAEN, 1<<40+uint64(i), testStart, 1)})
 	wantRefusal(t, err, SpentCode)
 }

@@ -58,7 +58,7 @@ func TestFailingDisk(t *testing.T) {
 			for g := range 8 {
 				group.Go(func() {
 					for i := g; i < len(codes); i += 8 {
-						r, err := s.Upload(context.Background(), Upload{codes[i], caseKeys(t, diagnosis.GAEN, uint64(i), testStart, 3)})
+						r, err := handIn(context.Background(), s, codes[i], caseKeys(t, diagnosis.GAEN, uint64(i), testStart, 3))
 						if err != nil {
 							continue
 						}
@@ -147,7 +147,7 @@ func TestFailedSyncEndsTheProcess(t *testing.T) {
 		s := mustOpen(t, o)
 		code := mustIssue(t, s, 1)[0]
 		broken.Store(true)
-		_, err := s.Upload(context.Background(), Upload{code, caseKeys(t, diagnosis.GAEN, 1, testStart, 3)})
+		_, err := handIn(context.Background(), s, code, caseKeys(t, diagnosis.GAEN, 1, testStart, 3))
 		fmt.Println("answered", err)
 		return
 	}
@@ -230,7 +230,7 @@ func uploadForEver(t *testing.T, dir string) {
 				}
 				for _, code := range codes {
 					n := from + next.Add(1)
-					if _, err := s.Upload(context.Background(), Upload{code, caseKeys(t, diagnosis.GAEN, n, testStart, 5)}); err != nil {
+					if _, err := handIn(context.Background(), s, code, caseKeys(t, diagnosis.GAEN, n, testStart, 5)); err != nil {
 						panic(err)
 					}
 					// One write a line, so that a kill leaves no half of one.

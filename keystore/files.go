@@ -98,7 +98,7 @@ func (s *Store) renewManifest(ctx context.Context) (before []string, err error) 
 	}
 	seen := map[string]bool{}
 	for range limit {
-		if err := s.db.Set(scratchKey, nil, pebble.NoSync); err != nil {
+		if err := s.db.Set(moveKey, nil, pebble.NoSync); err != nil {
 			return nil, err
 		}
 		if err := s.flush(ctx); err != nil {

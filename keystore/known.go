@@ -44,7 +44,7 @@ func (s *Store) MarkKnown(keys iter.Seq2[diagnosis.Key, error]) error {
 		b = s.db.NewBatch()
 	}
 	// A batch without a row would not be synced.
-	if err := b.Set(scratchKey, nil, nil); err != nil {
+	if err := b.Set(moveKey, nil, nil); err != nil {
 		return fmt.Errorf("mark known keys: %w", err)
 	}
 	if err := b.Commit(pebble.Sync); err != nil {

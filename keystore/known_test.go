@@ -87,7 +87,7 @@ func TestVoidCodes(t *testing.T) {
 	defer mustClose(t, again)
 	for _, s := range []*Store{s, again} {
 		for _, code := range []string{codes[1], short[0]} {
-			_, err := s.Upload(context.Background(), Upload{code, caseKeys(t, diagnosis.GAEN, 2, testStart, 3)})
+			_, err := handIn(context.Background(), s, code, caseKeys(t, diagnosis.GAEN, 2, testStart, 3))
 			wantRefusal(t, err, BadCode)
 		}
 		if got := mustUpload(t, s, codes[0], used); got != receipt {

@@ -18,20 +18,24 @@ import (
 //	f | name                                         -> setting fixed at the first start
 //	h | index u64                                    -> stored hash of the log's tree
 //	k | scheme | bucket u32 | secret | start u32     -> count, report, onset, risk
+//	p | epoch u32 | hash of a permit's output        -> e, keys it has brought u8, answer u32
 //	s | name                                         -> state
 //	w | scheme | end u32                             -> start u32, through u32, entry u64, published
+//	x | random                                       -> random            what cover and refusals leave; see Scratch
 //	z                                                -> (anything)        written to move the database
 //
 // A bucket is a time in Unix seconds; see (*Store).bucket.
 const (
-	dedupeRow  = 'd'
-	entryRow   = 'e'
-	fixedRow   = 'f'
-	hashRow    = 'h'
-	keyRow     = 'k'
-	stateRow   = 's'
-	windowRow  = 'w'
-	scratchRow = 'z'
+	dedupeRow = 'd'
+	entryRow  = 'e'
+	fixedRow  = 'f'
+	hashRow   = 'h'
+	keyRow    = 'k'
+	permitRow = 'p'
+	stateRow  = 's'
+	windowRow = 'w'
+	junkRow   = 'x'
+	moveRow   = 'z'
 )
 
 var (
@@ -40,7 +44,7 @@ var (
 	noteState   = []byte("snote")  // the checkpoint as signed
 	eraseState  = []byte("serase") // present while erased rows may still lie in files
 	firstState  = []byte("sfirst") // first start day whose known keys are remembered, u32
-	scratchKey  = []byte{scratchRow}
+	moveKey     = []byte{moveRow}
 	everyRow    = []byte{0}    // below every row
 	noRow       = []byte{0xff} // above every row
 	errDamaged  = errors.New("a row of the store is damaged")
@@ -55,6 +59,30 @@ func indexRow(kind byte, i uint64) []byte { return binary.BigEndian.AppendUint64
 
 func chainKey(s diagnosis.Scheme) []byte {
 	return append(chainPrefix[:len(chainPrefix):len(chainPrefix)], byte(s))
+}
+
+func permitRowKey(p *Permit) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{permitRow}, p.Epoch), p.Spent[:]...)
+}
+
+// permitState is what is remembered of a permit that was used.
+type permitState struct {
+	e    [32]byte
+	keys int    // it has brought
+	by   uint32 // what its last upload was answered, Unix seconds
+}
+
+const permitStateLen = 32 + 1 + 4
+
+func (p *permitState) encode() []byte {
+	return binary.BigEndian.AppendUint32(append(p.e[:], byte(p.keys)), p.by)
+}
+
+func parsePermit(v []byte) (permitState, error) {
+	if len(v) != permitStateLen {
+		return permitState{}, errDamaged
+	}
+	return permitState{[32]byte(v), int(v[32]), binary.BigEndian.Uint32(v[33:])}, nil
 }
 
 const keyRowMeta = 4 // count, report, onset, risk

@@ -5,7 +5,8 @@ import "sync/atomic"
 // Metrics are figures for the operator. Uploads and Keys stand as they did when a window
 // was closed last, so that reading them often does not tell when an upload came.
 type Metrics struct {
-	Uploads uint64 // accepted since the start of the process, each with a code of its own
+	Codes   uint64 // redeemed since the start of the process
+	Uploads uint64 // accepted, sent again ones included
 	Keys    uint64 // stored by them: those not known before
 
 	DiskBytes   uint64 // all files of the database
@@ -21,7 +22,7 @@ type Metrics struct {
 func (s *Store) Metrics() Metrics {
 	db, codes := s.db.Metrics(), s.desk.Status()
 	m := Metrics{
-		Uploads: s.sealed.uploads.Load(), Keys: s.sealed.keys.Load(),
+		Codes: s.sealed.codes.Load(), Uploads: s.sealed.uploads.Load(), Keys: s.sealed.keys.Load(),
 		DiskBytes: db.DiskSpaceUsage(), LogBytes: db.WAL.Size,
 		WriteStalls: s.health.writeStalls(),
 		ShortCodes:  codes.ShortAlive, LongCodes: codes.LongAlive, ShortCodesPaused: codes.Paused,
@@ -36,14 +37,10 @@ func (s *Store) Metrics() Metrics {
 // what it reports is work in the background and damage found on the disk.
 func (s *Store) Healthy() error { return s.health.check() }
 
-type counters struct{ uploads, keys atomic.Uint64 }
-
-func (c *counters) add(keys int) {
-	c.uploads.Add(1)
-	c.keys.Add(uint64(keys))
-}
+type counters struct{ codes, uploads, keys atomic.Uint64 }
 
 func (c *counters) set(from *counters) {
+	c.codes.Store(from.codes.Load())
 	c.uploads.Store(from.uploads.Load())
 	c.keys.Store(from.keys.Load())
 }

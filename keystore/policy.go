@@ -2,8 +2,6 @@ package keystore
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,9 +14,13 @@ import (
 // for Bluezone one seed a day of the 15 days that count, and the day they ran into.
 const (
 	MaxAge       = 15 * 24 * time.Hour // since the end of a key's validity
-	MaxKeys      = 30                  // GAEN
+	MaxKeys      = 30                  // GAEN; and of one permit, late ones included
 	MaxSameStart = 3                   // GAEN: a phone may have rolled its key early
 	MaxSeeds     = 16                  // Bluezone
+
+	// PermitDays is for how many days after its epoch a permit is remembered; it can add
+	// keys until the fourth.
+	PermitDays = 5
 
 	// ClockSkew is how long after its validity a key is held back still.
 	ClockSkew = 2 * time.Hour
@@ -100,22 +102,4 @@ func checkOverlap(keys []diagnosis.Key) *Refusal {
 		same, start, end = 1, k.Start, k.End()
 	}
 	return nil
-}
-
-// digest identifies an upload's keys, whatever their order.
-func digest(keys []diagnosis.Key) [32]byte {
-	rows := make([]string, len(keys))
-	for i := range keys {
-		k := &keys[i]
-		b := append(make([]byte, 0, 39), byte(k.Scheme))
-		b = append(b, k.Secret[:]...)
-		b = binary.BigEndian.AppendUint32(b, uint32(k.Start))
-		rows[i] = string(append(b, k.Count, k.Risk))
-	}
-	slices.Sort(rows)
-	h := sha256.New()
-	for _, r := range rows {
-		h.Write([]byte(r))
-	}
-	return [32]byte(h.Sum(nil))
 }

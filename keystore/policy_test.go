@@ -90,8 +90,8 @@ func TestAcceptPolicy(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			s, _ := newStore(t)
-			code := mustIssue(t, s, 1)[0]
-			_, err := s.Upload(context.Background(), Upload{code, row.keys})
+			permit := permitFor("a code", [32]byte{}, uint32(now.Unix()/86400))
+			_, err := s.Upload(context.Background(), Upload{permit, row.keys})
 			if row.reason == "" {
 				if err != nil {
 					t.Fatal(err)
@@ -102,13 +102,15 @@ func TestAcceptPolicy(t *testing.T) {
 			if r.Field != row.field || r.Index != row.index || r.Retry {
 				t.Errorf("got %+v, want field %s of key %d and no retry", r, row.field, row.index)
 			}
-			// Nothing was stored, and the code is as good as before.
+			// Nothing was stored, and the permit is as good as before.
 			for _, scheme := range diagnosis.Schemes {
 				if n := len(dueKeys(t, s, scheme, now.Add(100*24*time.Hour))); n != 0 {
 					t.Errorf("%d keys of a refused upload are stored", n)
 				}
 			}
-			mustUpload(t, s, code, one(at(G, 99, gDay-144, 144)))
+			if _, err := s.Upload(context.Background(), Upload{permit, one(at(G, 99, gDay-144, 144))}); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 }
@@ -123,7 +125,7 @@ func TestClockSetBack(t *testing.T) {
 		t.Fatalf("%d keys published", len(got))
 	}
 	c.set(testStart)
-	_, err := s.Upload(context.Background(), Upload{mustIssue(t, s, 1)[0], []diagnosis.Key{old}})
+	_, err := handIn(context.Background(), s, mustIssue(t, s, 1)[0], []diagnosis.Key{old})
 	wantRefusal(t, err, TooOld)
 }
 

@@ -58,6 +58,7 @@ func (s *Store) Commit(p Publication) error {
 	w.windows(p.Windows)
 	w.erase(p.EraseThrough)
 	w.forgetOldKeys()
+	w.forgetPermits()
 	voided := func() {}
 	if p.VoidCodes {
 		var err error
@@ -196,6 +197,16 @@ func (w *commitWriter) forgetOldKeys() {
 	for _, scheme := range diagnosis.Schemes {
 		w.eraseRange(schemeRow(dedupeRow, scheme, 0), schemeRow(dedupeRow, scheme, w.firstDay))
 	}
+}
+
+// forgetPermits drops the permits that can add no more keys, and what cover and refusals
+// left.
+func (w *commitWriter) forgetPermits() {
+	today := uint32(w.s.opt.Now().Unix() / 86400)
+	if today > PermitDays {
+		w.try(w.b.DeleteRange([]byte{permitRow}, permitRowKey(&Permit{Epoch: today - PermitDays}), nil))
+	}
+	w.try(w.b.DeleteRange([]byte{junkRow}, []byte{junkRow + 1}, nil))
 }
 
 // eraseRange erases rows of keys. They lie in files until Scrub, which the mark reminds of.

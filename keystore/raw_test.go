@@ -128,7 +128,7 @@ func traffic(t *testing.T, s *Store, c *testClock) (stop func()) {
 				}
 				for _, code := range codes {
 					keys := caseKeys(t, diagnosis.GAEN, n.Add(1), c.Now(), 8)
-					if _, err := s.Upload(context.Background(), Upload{code, keys}); err != nil {
+					if _, err := handIn(context.Background(), s, code, keys); err != nil {
 						t.Error(err)
 						return
 					}
@@ -455,7 +455,7 @@ func TestUngroupingKeepsSpentCodesSpent(t *testing.T) {
 	for i, code := range codes {
 		keys := caseKeys(t, diagnosis.GAEN, uint64(i), c.Now(), 2)
 		group.Go(func() {
-			if _, err := s.Upload(context.Background(), Upload{code, keys}); err != nil {
+			if _, err := handIn(context.Background(), s, code, keys); err != nil {
 				t.Error(err)
 			}
 		})
@@ -470,7 +470,7 @@ func TestUngroupingKeepsSpentCodesSpent(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, code := range codes {
-		_, err := s.Upload(context.Background(), Upload{code, caseKeys(t, diagnosis.GAEN, uint64(5000+i), c.Now(), 2)})
+		_, err := handIn(context.Background(), s, code, caseKeys(t, diagnosis.GAEN, uint64(5000+i), c.Now(), 2))
 		wantRefusal(t, err, SpentCode)
 	}
 }

@@ -8,9 +8,11 @@ type Reason string
 
 const (
 	BadCode     Reason = "bad_code"     // unknown, mistyped or revoked
-	SpentCode   Reason = "spent_code"   // bought another upload already
+	SpentCode   Reason = "spent_code"   // bought something else already
 	ExpiredCode Reason = "expired_code" // known, but its time is over
 	Paused      Reason = "paused"       // too many wrong short codes this hour; long codes go on
+	BadPermit   Reason = "bad_permit"   // too old for its first use, or another's
+	Full        Reason = "full"         // more keys than one permit takes
 	TooOld      Reason = "too_old"      // a key ended more than MaxAge ago
 	Future      Reason = "future"       // a key starts after now
 	Overlap     Reason = "overlap"      // keys that one phone cannot have used at the same time

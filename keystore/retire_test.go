@@ -42,7 +42,7 @@ func TestRetire(t *testing.T) {
 	}
 	refused := func(s *Store) {
 		t.Helper()
-		_, err := s.Upload(context.Background(), Upload{Code: codes[2], Keys: caseKeys(t, diagnosis.GAEN, 7, clock.Now(), 1)})
+		_, err := handIn(context.Background(), s, codes[2], caseKeys(t, diagnosis.GAEN, 7, clock.Now(), 1))
 		if r := wantRefusal(t, err, Closed); r.Retry {
 			t.Error("the phone is told to try again")
 		}
@@ -82,7 +82,7 @@ func TestRetireMeetsUploads(t *testing.T) {
 	seen := -1 // keys there when Retire had returned
 	for i := range phones {
 		wg.Go(func() {
-			_, err := s.Upload(ctx, Upload{Code: codes[i], Keys: caseKeys(t, diagnosis.GAEN, uint64(i)*50, clock.Now(), 1)})
+			_, err := handIn(ctx, s, codes[i], caseKeys(t, diagnosis.GAEN, uint64(i)*50, clock.Now(), 1))
 			var r *Refusal
 			switch {
 			case err == nil:

@@ -122,7 +122,7 @@ func caseKeys(t testing.TB, scheme diagnosis.Scheme, n uint64, now time.Time, da
 
 func mustUpload(t testing.TB, s *Store, code string, keys []diagnosis.Key) Receipt {
 	t.Helper()
-	r, err := s.Upload(context.Background(), Upload{code, keys})
+	r, err := handIn(context.Background(), s, code, keys)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,7 +68,7 @@ func (s *Store) sequence() (pebble.SeqNum, error) {
 	defer s.gate.RUnlock()
 	b := s.db.NewBatch()
 	defer b.Close()
-	if err := b.Set(scratchKey, nil, nil); err != nil {
+	if err := b.Set(moveKey, nil, nil); err != nil {
 		return 0, err
 	}
 	if err := b.Commit(pebble.NoSync); err != nil {
@@ -116,7 +116,7 @@ func (s *Store) touch(rows [][]byte) (pebble.SeqNum, error) {
 			return 0, err
 		}
 	}
-	if err := b.Set(scratchKey, nil, nil); err != nil {
+	if err := b.Set(moveKey, nil, nil); err != nil {
 		return 0, err
 	}
 	if err := b.Commit(pebble.NoSync); err != nil {

@@ -22,11 +22,20 @@ const (
 	maxWaiting = 4096
 )
 
-// Upload is what a phone hands over. Report and Onset of its keys are ignored: the code
-// says what they are.
+// Permit is what lets an upload in: see package permit. Whoever calls has checked that it is
+// of this service and that E signed the upload.
+type Permit struct {
+	Spent [32]byte // hash of the output, under which a used permit is remembered
+	E     [32]byte // the key it is bound to
+	Epoch uint32   // UTC day it was issued on
+	First bool     // it may be used for the first time still; else only for late keys
+}
+
+// Upload is what a phone hands over. Its keys are of one scheme, and carry the permit's
+// report type and the phone's word on the onset.
 type Upload struct {
-	Code string
-	Keys []diagnosis.Key // of one scheme
+	Permit Permit
+	Keys   []diagnosis.Key
 }
 
 // Receipt answers an upload that is on the disk.
@@ -35,57 +44,141 @@ type Receipt struct {
 	PublishBy time.Time
 }
 
-// Upload stores the keys and spends the code, in one synced batch. The error is a *Refusal
-// for what the phone did wrong or may try again; after any other error nobody knows
-// whether the upload is stored, and the same upload may be sent again. The same keys with
-// the same code are answered as before while the code lasts.
-func (s *Store) Upload(ctx context.Context, u Upload) (Receipt, error) {
+// Upload stores the keys and notes how many the permit has brought, in one synced batch. The
+// error is a *Refusal for what the phone did wrong or may try again; after any other error
+// nobody knows whether the upload is stored, and the same upload may be sent again. Keys that
+// are known already are accepted, stay as they are and do not count: an upload sent again is
+// answered as before.
+func (s *Store) Upload(ctx context.Context, u Upload) (r Receipt, err error) {
 	if r := s.check(u.Keys, s.opt.Now()); r != nil {
 		return Receipt{}, r
 	}
-	code, kind, err := desk.Parse(u.Code)
-	if err != nil {
-		return Receipt{}, refuseCode(err)
-	}
 	a := s.accept(u.Keys)
-
-	if err := s.takeSlot(ctx); err != nil {
+	err = s.write(ctx, append(a.ids, reservation(u.Permit.Spent[:16])), func(b *pebble.Batch) error {
+		row, err := s.permitted(&u.Permit)
+		if err != nil {
+			return err
+		}
+		fresh, err := s.addKeys(b, a)
+		if err != nil {
+			return err
+		}
+		if fresh > 0 || row.by == 0 {
+			row.by = seconds(s.publishBy(a.keys))
+		}
+		if row.keys += fresh; row.keys > MaxKeys {
+			return &Refusal{Reason: Full, Field: "keys", Index: -1}
+		}
+		r.PublishBy = instant(row.by)
+		return b.Set(permitRowKey(&u.Permit), row.encode(), nil)
+	})
+	if err != nil {
 		return Receipt{}, err
+	}
+	s.open.uploads.Add(1)
+	s.open.keys.Add(uint64(a.fresh))
+	return r, nil
+}
+
+// permitted is what is known of a permit that lets an upload in.
+func (s *Store) permitted(p *Permit) (permitState, error) {
+	v, err := s.get(permitRowKey(p))
+	if err != nil {
+		return permitState{}, err
+	}
+	if v == nil && p.First {
+		return permitState{e: p.E}, nil
+	}
+	row, err := parsePermit(v)
+	if v == nil || err == nil && row.e != p.E {
+		err = &Refusal{Reason: BadPermit, Field: "permit", Index: -1}
+	}
+	return row, err
+}
+
+// Redemption is a code on its way to becoming a permit.
+type Redemption struct {
+	Code    string   // as typed, or canonical
+	Blinded [32]byte // the blinded element it comes with
+	Epoch   uint32   // the UTC day now
+}
+
+// Purchase is what a code buys: an evaluation under this public info.
+type Purchase struct {
+	Report   diagnosis.ReportType
+	Epoch    uint32 // the recorded one if the code was redeemed before
+	OnsetDay uint32 // UTC day, a hint to the phone; 0 if nobody knows, or when asked again
+}
+
+// Redeem spends a code on the evaluation of one blinded element, in a synced batch. With the
+// same element it is answered again while the code lasts; with another the code is spent.
+// The error is a *Refusal, or one of the disk, after which the same may be sent again.
+func (s *Store) Redeem(ctx context.Context, r Redemption) (p Purchase, err error) {
+	code, kind, err := desk.Parse(r.Code)
+	if err != nil {
+		return Purchase{}, refuseCode(err)
+	}
+	var claim desk.Claim
+	err = s.write(ctx, []reservation{reservation(s.desk.ID(code))}, func(b *pebble.Batch) error {
+		claim, err = s.desk.Redeem(code, kind, r.Blinded)
+		if err != nil {
+			return refuseCode(err)
+		}
+		if claim.Replay {
+			p = Purchase{Report: claim.Report, Epoch: claim.Answer}
+			return scratchCode(b)
+		}
+		p = Purchase{Report: claim.Report, Epoch: r.Epoch, OnsetDay: claim.OnsetDay}
+		return claim.Spend(b, r.Epoch)
+	})
+	if err != nil {
+		return Purchase{}, err
+	}
+	if !claim.Replay {
+		s.desk.Spent(claim)
+		s.open.codes.Add(1)
+	}
+	return p, nil
+}
+
+// write commits what fill puts into a batch, synced. While fill looks and until the commit
+// is done, nobody else has one of ids in hand and nothing is being closed. A *Refusal of
+// fill comes back as it is.
+func (s *Store) write(ctx context.Context, ids []reservation, fill func(*pebble.Batch) error) error {
+	if err := s.takeSlot(ctx); err != nil {
+		return err
 	}
 	defer func() { <-s.slots }()
-	release, err := s.reserved.take(ctx, append(a.ids, reservation(s.desk.ID(code))))
+	release, err := s.reserved.take(ctx, ids)
 	if err != nil {
-		return Receipt{}, err
+		return err
 	}
 	defer release()
 	s.gate.RLock()
 	defer s.gate.RUnlock()
 	if s.retired.Load() != nil {
-		return Receipt{}, &Refusal{Reason: Closed, Index: -1}
+		return &Refusal{Reason: Closed, Index: -1}
 	}
-
-	claim, err := s.desk.Redeem(code, kind, digest(u.Keys))
-	if err != nil {
-		return Receipt{}, refuseCode(err)
+	b := s.db.NewBatchWithSize(256 + len(ids)*96)
+	defer b.Close()
+	if err := fill(b); err != nil {
+		if r := (*Refusal)(nil); errors.As(err, &r) {
+			return r
+		}
+		return fmt.Errorf("store upload: %w", err)
 	}
-	if claim.Replay {
-		return Receipt{instant(claim.Answer)}, nil
+	if err := b.Commit(pebble.Sync); err != nil {
+		return fmt.Errorf("store upload: %w", err)
 	}
-	by := s.publishBy(a.keys)
-	fresh, err := s.store(a, &claim, seconds(by))
-	if err != nil {
-		return Receipt{}, fmt.Errorf("store upload: %w", err)
-	}
-	s.desk.Spent(claim)
-	s.open.add(fresh)
-	return Receipt{by}, nil
+	return nil
 }
 
 // acceptance is an upload in the form it is stored in.
 type acceptance struct {
-	keys []diagnosis.Key
-	rows []byte        // of each key the name of the row that remembers it
-	ids  []reservation // of those rows
+	keys  []diagnosis.Key
+	rows  []byte        // of each key the name of the row that remembers it
+	ids   []reservation // of those rows
+	fresh int           // how many were not known, once addKeys has looked
 }
 
 func (s *Store) accept(keys []diagnosis.Key) *acceptance {
@@ -112,13 +205,11 @@ func (s *Store) published(k diagnosis.Key) diagnosis.Key {
 	return Coarse(k)
 }
 
-// store commits an upload and returns how many of its keys were new. The gate is held for
-// reading, and no other upload has one of these keys or this code in hand.
-func (s *Store) store(a *acceptance, claim *desk.Claim, answer uint32) (fresh int, err error) {
-	b := s.db.NewBatchWithSize(256 + len(a.keys)*96)
-	defer b.Close()
+// addKeys adds the keys that are not known to b, and counts them. It is called from write.
+func (s *Store) addKeys(b *pebble.Batch, a *acceptance) (fresh int, err error) {
 	var name [64]byte
-	for i, k := range a.keys {
+	for i := range a.keys {
+		k := &a.keys[i]
 		row := a.rows[i*dedupeRowLen : (i+1)*dedupeRowLen]
 		known, err := s.has(row)
 		if err != nil {
@@ -127,17 +218,12 @@ func (s *Store) store(a *acceptance, claim *desk.Claim, answer uint32) (fresh in
 		if known {
 			continue
 		}
-		k.Report, k.Onset = claim.Report, k.OnsetOn(claim.OnsetDay)
-		k = s.published(k)
-		if err := setKey(b, name[:0], row, &k, s.bucket(&k, s.closed[k.Scheme])); err != nil {
+		if err := setKey(b, name[:0], row, k, s.bucket(k, s.closed[k.Scheme])); err != nil {
 			return 0, err
 		}
-		fresh++
+		a.fresh++
 	}
-	if err := claim.Spend(b, answer); err != nil {
-		return 0, err
-	}
-	return fresh, b.Commit(pebble.Sync)
+	return a.fresh, nil
 }
 
 // setKey adds both rows of a key. scratch is reused for its name.
@@ -213,7 +299,7 @@ func refuseCode(err error) error {
 	return r
 }
 
-// reservation names a code or a key that an upload has in hand between looking it up and
+// reservation names a code, a permit or a key that an upload has in hand between looking it up and
 // committing it.
 type reservation [16]byte
 

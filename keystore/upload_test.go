@@ -25,7 +25,7 @@ func TestCodeStories(t *testing.T) {
 		return codes[0]
 	}
 	upload := func(code string, keys []diagnosis.Key) error {
-		_, err := s.Upload(ctx, Upload{code, keys})
+		_, err := handIn(ctx, s, code, keys)
 		return err
 	}
 	keys, others := caseKeys(t, diagnosis.GAEN, 1, c.Now(), 5), caseKeys(t, diagnosis.GAEN, 2, c.Now(), 5)
@@ -174,7 +174,7 @@ func TestOneCodeSixtyFourPhones(t *testing.T) {
 			start.Wait()
 			// Each phone sends its upload twice.
 			for range 2 {
-				_, err := s.Upload(context.Background(), Upload{code, keys})
+				_, err := handIn(context.Background(), s, code, keys)
 				var r *Refusal
 				switch {
 				case err == nil:
@@ -210,7 +210,7 @@ func TestSameKeysManyCodes(t *testing.T) {
 		for i := range phones {
 			group.Go(func() {
 				from := (i + round) % 9
-				if _, err := s.Upload(context.Background(), Upload{codes[round*phones+i], keys[from : from+3]}); err != nil {
+				if _, err := handIn(context.Background(), s, codes[round*phones+i], keys[from:from+3]); err != nil {
 					t.Error(err)
 				}
 			})
@@ -245,7 +245,7 @@ func TestGuessing(t *testing.T) {
 	long := mustIssue(t, s, 1)
 	keys := caseKeys(t, diagnosis.GAEN, 1, c.Now(), 2)
 	upload := func(code string) error {
-		_, err := s.Upload(ctx, Upload{code, keys})
+		_, err := handIn(ctx, s, code, keys)
 		return err
 	}
 	// 10,000 / 250 alive = 40 wrong ones an hour. Mistyped ones are not counted.
@@ -322,11 +322,11 @@ func TestBusy(t *testing.T) {
 	keys := caseKeys(t, diagnosis.GAEN, 1, c.Now(), 1)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 	defer cancel()
-	if _, err := s.Upload(ctx, Upload{code, keys}); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := handIn(ctx, s, code, keys); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want that the time is over", err)
 	}
 	s.waiting.Store(maxWaiting)
-	_, err := s.Upload(context.Background(), Upload{code, keys})
+	_, err := handIn(context.Background(), s, code, keys)
 	if r := wantRefusal(t, err, Busy); !r.Retry {
 		t.Error("a busy store is not for ever")
 	}

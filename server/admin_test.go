@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -11,6 +12,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"bluekey/keystore/desk"
 	v1 "bluekey/server/api/bluekey/v1"
 )
 
@@ -61,6 +63,66 @@ func TestCloseLog(t *testing.T) {
 	defer ready.Body.Close()
 	if body, _ := io.ReadAll(ready.Body); ready.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(body), "another service follows") {
 		t.Errorf("readyz: %d %s", ready.StatusCode, body)
+	}
+}
+
+func TestInvite(t *testing.T) {
+	expires := time.Unix(1_800_000_000, 0)
+	a := start(t, func(c *Config) {
+		c.Invite = func(role, unit string) (string, time.Time, error) {
+			if role != "admin" {
+				return "", time.Time{}, errors.New("unknown role")
+			}
+			return "https://console.example/join/x" + unit, expires, nil
+		}
+	})
+	res, err := AdminClient(a.admin).Invite(t.Context(), &v1.InviteRequest{Role: "admin", Unit: "31"})
+	if err != nil || res.Url != "https://console.example/join/x31" || res.Expires != expires.Unix() {
+		t.Errorf("%v, %v", res, err)
+	}
+	_, err = AdminClient(a.admin).Invite(t.Context(), &v1.InviteRequest{Role: "king"})
+	if text, ok := Refused(err); !ok || !strings.Contains(text, "unknown role") {
+		t.Errorf("a role that there is not: %v", err)
+	}
+	_, err = AdminClient(start(t).admin).Invite(t.Context(), &v1.InviteRequest{Role: "admin"})
+	if text, ok := Refused(err); !ok || !strings.Contains(text, "console_listen") {
+		t.Errorf("without a console: %v", err)
+	}
+}
+
+// TestJournalOverTheSocket reads a journal of several messages, which holds.
+func TestJournalOverTheSocket(t *testing.T) {
+	var office *desk.Office
+	a := start(t, func(c *Config) {
+		var err error
+		if office, err = desk.OpenOffice(c.Store.Desk()); err != nil {
+			t.Fatal(err)
+		}
+		c.Office = office
+	})
+	client := AdminClient(a.admin)
+	if _, err := client.NoteBackup(t.Context(), &v1.NoteBackupRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if at, err := office.Backup(); at.IsZero() || err != nil {
+		t.Error(at, err)
+	}
+	noted := office.JournalHead()
+	for range 2 * chunkSize / 100 {
+		if err := office.NoteBackup(desk.Local); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var text bytes.Buffer
+	if err := client.WriteJournal(t.Context(), &text); err != nil {
+		t.Fatal(err)
+	}
+	if text.Len() < 2*chunkSize {
+		t.Errorf("%d bytes are one message", text.Len())
+	}
+	head, met, err := desk.VerifyJournal(&text, noted)
+	if err != nil || !met || head != office.JournalHead() {
+		t.Error(head, met, err)
 	}
 }
 

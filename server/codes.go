@@ -26,7 +26,7 @@ func (s codeService) Issue(ctx context.Context, req *v1.IssueRequest) (*v1.Issue
 		return nil, malformed("report", "unknown report type; choose confirmed test, clinical or self-report")
 	}
 	if _, retired := s.store.Retired(); retired {
-		return nil, fromStore(&keystore.Refusal{Reason: keystore.Closed, Index: -1}) // nobody could use it
+		return nil, errClosed // nobody could use it
 	}
 	codes, err := s.office.Issue(ctx, desk.Request{
 		Officer:  s.officer,

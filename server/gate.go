@@ -2,11 +2,13 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 )
@@ -55,17 +57,30 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
+	v := &visit{came: time.Now(), leave: sync.OnceFunc(func() { <-g.slots })}
 	select {
 	case g.slots <- struct{}{}:
-		defer func() { <-g.slots }()
+		defer v.leave()
 	default:
 		g.refuse(w, r, errBusy)
 		return
 	}
+	r = r.WithContext(context.WithValue(r.Context(), visitKey{}, v))
 	r.Body = io.NopCloser(bytes.NewReader(body.Bytes()))
 	r.ContentLength = int64(body.Len())
 	g.next.ServeHTTP(w, r)
 }
+
+// visit is a request inside a gate.
+type visit struct {
+	came  time.Time // its last byte
+	leave func()    // gives its place free, for who has only to wait still
+}
+
+type visitKey struct{}
+
+// visiting is the visit that a call belongs to.
+func visiting(ctx context.Context) *visit { return ctx.Value(visitKey{}).(*visit) }
 
 // refuse answers a request that was not read, or not to its end: the rest of it must not
 // be taken for the next one, so the connection ends.
@@ -105,6 +120,10 @@ func (t *talk) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case t.slots <- struct{}{}:
 		defer func() { <-t.slots }()
 	default:
+		if a, ok := w.(*answer); ok {
+			a.shed = true
+		}
+		w.Header().Set("Retry-After", "5")
 		http.Error(w, errBusy.Error(), http.StatusServiceUnavailable)
 		return
 	}

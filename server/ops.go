@@ -43,6 +43,8 @@ func newMeters(s *Server) *meters {
 			func() float64 { return float64(s.open.Load()) }),
 		counter("bluekey_uploads_total", "Uploads accepted, up to the last sealed window.",
 			func() float64 { return float64(store.Metrics().Uploads) }),
+		counter("bluekey_codes_redeemed_total", "Codes that bought a permit, up to the last sealed window.",
+			func() float64 { return float64(store.Metrics().Codes) }),
 		counter("bluekey_keys_total", "Keys accepted, up to the last sealed window.",
 			func() float64 { return float64(store.Metrics().Keys) }),
 		gauge("bluekey_short_codes_paused", "1 while short codes are paused after too many wrong ones.",

@@ -10,7 +10,6 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
-	"bluekey/keystore"
 	v1 "bluekey/server/api/bluekey/v1"
 )
 
@@ -55,32 +54,11 @@ var (
 	errCompressed = &refusal{code: connect.CodeUnimplemented, reason: "malformed", field: "body", index: -1,
 		text: "compressed requests are not read; send the request uncompressed"}
 	errTooLarge = malformed("body", "the request is larger than 64 KB")
-	errGone     = &refusal{code: connect.CodeCanceled, reason: "gone", index: -1, text: "the client is gone"}
-	errCut      = malformed("body", "the request ended early or came too slowly")
+	errClosed   = &refusal{code: connect.CodeFailedPrecondition, reason: "closed", index: -1,
+		text: "this service takes no uploads any more; issue codes at the service that follows"}
+	errGone = &refusal{code: connect.CodeCanceled, reason: "gone", index: -1, text: "the client is gone"}
+	errCut  = malformed("body", "the request ended early or came too slowly")
 )
-
-// storeReasons gives each refusal of the store its Connect code and its words.
-var storeReasons = map[keystore.Reason]struct {
-	code connect.Code
-	text string
-}{
-	keystore.BadCode:     {connect.CodePermissionDenied, "there is no such code; check it, or ask for a new one"},
-	keystore.SpentCode:   {connect.CodePermissionDenied, "the code was used for other keys; ask for a new one"},
-	keystore.ExpiredCode: {connect.CodePermissionDenied, "the code has expired; ask for a new one"},
-	keystore.Paused:      {connect.CodeResourceExhausted, "short codes are paused after too many wrong ones; try again later, or ask for a long code"},
-	keystore.TooOld:      {connect.CodeInvalidArgument, "a key is older than 15 days; leave it out"},
-	keystore.Future:      {connect.CodeInvalidArgument, "a key begins in the future; check the phone's clock"},
-	keystore.Overlap:     {connect.CodeInvalidArgument, "keys overlap"},
-	keystore.Malformed:   {connect.CodeInvalidArgument, "not a valid upload"},
-	keystore.Busy:        {connect.CodeUnavailable, errBusy.text},
-	keystore.Closed:      {connect.CodeFailedPrecondition, "this service takes no uploads any more; update the app and ask for a code of the service that follows"},
-}
-
-// fromStore is the refusal for what the store would not take.
-func fromStore(r *keystore.Refusal) *refusal {
-	row := storeReasons[r.Reason]
-	return &refusal{code: row.code, reason: string(r.Reason), text: row.text, field: wireField(r.Field), index: r.Index, retry: r.Retry}
-}
 
 // strict is the interceptor of every service: it refuses the messages that the codecs
 // marked, and lets only refusals out.

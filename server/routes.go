@@ -20,6 +20,10 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 		s.cfg.Adoption.ServeHTTP(w, r)
 		return
 	}
+	if door, ok := s.doors[r.URL.Path]; ok {
+		door.ServeHTTP(w, r)
+		return
+	}
 	service, _, ok := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	if h := s.calls[service]; ok && h != nil {
 		if r.Method == http.MethodGet && service == bluekeyv1connect.ExportServiceName {
@@ -46,7 +50,7 @@ func (s *Server) admin() http.Handler {
 	prefix, h := bluekeyv1connect.NewCodeServiceHandler(codeService{s.cfg.Store, s.cfg.Office, desk.Local}, s.options())
 	gate := make(chan struct{}, s.cfg.MaxInFlight)
 	mux.Handle(prefix, newGate(h, gate))
-	prefix, h = bluekeyv1connect.NewAdminServiceHandler(adminService{s.cfg.RotateSigner, s.cfg.CloseLog}, s.options())
+	prefix, h = bluekeyv1connect.NewAdminServiceHandler(adminService{s.cfg.RotateSigner, s.cfg.CloseLog, s.cfg.Invite, s.cfg.Office}, s.options())
 	mux.Handle(prefix, newGate(h, gate))
 	return s.counted(mux)
 }
@@ -100,8 +104,11 @@ func (s *Server) routeName(r *http.Request) string {
 	switch path {
 	case "":
 		return "/"
-	case strings.TrimPrefix(bluekeyv1connect.PhoneServiceUploadProcedure, "/"):
+	case strings.TrimPrefix(bluekeyv1connect.PhoneServiceExchangeProcedure, "/"):
 		return phoneRoute
+	}
+	if _, ok := s.doors[r.URL.Path]; ok {
+		return doorRoute
 	}
 	service, _, _ := strings.Cut(path, "/")
 	if _, ok := s.calls[service]; ok || service == bluekeyv1connect.CodeServiceName {
@@ -115,6 +122,9 @@ func (s *Server) routeName(r *http.Request) string {
 
 // phoneRoute is the route of whatever a phone sends.
 const phoneRoute = "phone"
+
+// doorRoute is the route of whatever comes to a door.
+const doorRoute = "door"
 
 var classNames = map[exportlog.Class]string{
 	exportlog.ClassExport:     "export",
@@ -131,7 +141,7 @@ func statusName(route string, w *answer) string {
 	switch {
 	case w.shed:
 		return "shed"
-	case route == phoneRoute:
+	case route == phoneRoute || route == doorRoute:
 		return "answered"
 	}
 	return fmt.Sprint(max(w.status, http.StatusOK))

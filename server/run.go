@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -45,6 +46,9 @@ func (s *Server) Run(ctx context.Context, l Listeners) error {
 	}
 	if l.Public != nil {
 		l.Public = newCapListener(l.Public, s.cfg.MaxConns, &s.open)
+		if c := s.cfg.Certificate; c != nil {
+			l.Public = tls.NewListener(l.Public, c.config())
+		}
 	}
 	start("the public listener", l.Public, s.public())
 	start("the admin socket", l.Admin, s.admin())
@@ -99,6 +103,7 @@ func end(limit context.Context, srv *http.Server) error {
 func (s *Server) httpServer(h http.Handler) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true) // gRPC clients and reflection need it
 	return &http.Server{
 		Handler:           s.guarded(h),

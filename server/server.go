@@ -40,7 +40,7 @@ import (
 	"bluekey/server/api/bluekey/v1/bluekeyv1connect"
 )
 
-// Config says what a server serves. Store and Tree must be set.
+// Config says what a server serves. Store, Tree and Keys must be set.
 type Config struct {
 	// Store takes the uploads, and its desk issues the codes.
 	Store *keystore.Store
@@ -69,10 +69,28 @@ type Config struct {
 	// if it is. nil means that there is no log here.
 	CloseLog func(ctx context.Context, policy, opening []byte) (by time.Time, err error)
 
+	// Keys are those that phones seal and redeem with.
+	Keys *PhoneKeys
+	// ReplyAfter is when replies to phones leave, after the last byte of the request, or at
+	// its next multiple; 0 is at once, which lets time tell requests apart.
+	ReplyAfter time.Duration
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+
+	// Invite answers the call of that name: it makes a link for a new account of the
+	// console. nil means that there is no console here.
+	Invite func(role, unit string) (url string, expires time.Time, err error)
+
+	// Certificate is what the public listener ends TLS with; nil means that something in
+	// front of it does, or nothing.
+	Certificate *Certificate
+	// Doors answer apps that speak another protocol, by path.
+	Doors map[string]http.Handler
+
 	// MaxConns bounds the open connections of the public listener; 0 means 4096. Those
 	// beyond it wait in the kernel's queue.
 	MaxConns int
-	// MaxInFlight bounds the requests of the phone service being answered at once, and
+	// MaxInFlight bounds the requests of the phone service being worked on at once, and
 	// as many again of all other calls; those beyond are refused as busy. 0 means 512.
 	MaxInFlight int
 	// ReadTimeout bounds the time from a request's first byte to its last; 0 means 15 s.
@@ -97,6 +115,7 @@ type Server struct {
 	meters   *meters
 	files    *files
 	calls    map[string]http.Handler // public services by name
+	doors    map[string]http.Handler // by path
 	open     atomic.Int64            // public connections
 	draining atomic.Bool
 	inside   sync.RWMutex // held for reading by every request, for good by Run when it ends
@@ -111,6 +130,9 @@ func New(cfg Config) (*Server, error) {
 	cfg.IdleTimeout = cmp.Or(cfg.IdleTimeout, time.Minute)
 	cfg.ShutdownTimeout = cmp.Or(cfg.ShutdownTimeout, 20*time.Second)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	if cfg.Office == nil {
 		var err error
 		if cfg.Office, err = desk.OpenOffice(cfg.Store.Desk()); err != nil {
@@ -126,7 +148,12 @@ func New(cfg Config) (*Server, error) {
 		cfg:    cfg,
 		root:   root,
 		faults: &faults{logger: cfg.Logger},
+		doors:  map[string]http.Handler{},
 		files:  &files{root: root, documents: newDocuments(), home: cfg.Home},
+	}
+	slots := make(chan struct{}, cfg.MaxInFlight)
+	for path, door := range cfg.Doors {
+		s.doors[path] = &talk{door, slots}
 	}
 	s.meters = newMeters(s)
 	s.calls = s.publicCalls()
@@ -145,9 +172,11 @@ func (s *Server) ready() error {
 		return errors.New("closed: another service follows this one, and uploads go there; files are served on")
 	}
 	if s.cfg.Ready != nil {
-		return s.cfg.Ready()
+		if err := s.cfg.Ready(); err != nil {
+			return err
+		}
 	}
-	return nil
+	return s.cfg.Keys.Ready()
 }
 
 // options are those of every service of ours.
@@ -173,8 +202,9 @@ func (s *Server) publicCalls() map[string]http.Handler {
 	}
 	// Replies of the phone service stay as they are: a compressed one would show its
 	// content by its length.
-	add(make(chan struct{}, s.cfg.MaxInFlight))(bluekeyv1connect.NewPhoneServiceHandler(
-		phoneService{s.cfg.Store}, s.options(), connect.WithCompression("gzip", nil, nil)))
+	add(make(chan struct{}, s.cfg.MaxInFlight))(bluekeyv1connect.NewPhoneServiceHandler(&phoneService{
+		keys: s.cfg.Keys, store: s.cfg.Store, delay: s.cfg.ReplyAfter, now: s.cfg.Now,
+	}, s.options(), connect.WithCompression("gzip", nil, nil)))
 	add(rest)(bluekeyv1connect.NewExportServiceHandler(&exportService{files: s.files}, s.options()))
 	add(rest)(grpchealth.NewHandler(health{s}, connect.WithReadMaxBytes(maxBody)))
 

@@ -36,6 +36,7 @@ const (
 	MaxProof      = 256 << 10 // the largest entry in base64, 40 hashes and a checkpoint
 	MaxPolicy     = 256 << 10 // 32 logs and 32 witnesses (C2SP tlog-policy), all ML-DSA, take 120 kB
 	MaxIndex      = 16 << 20
+	MaxSmall      = 16 << 20 // a small file; no writer publishes a larger one
 	MaxTile       = TileWidth * 32
 	MaxBundle     = TileWidth * (2 + MaxEntry)
 )

@@ -95,20 +95,23 @@ func FuzzParseIndex(f *testing.F) {
 func TestLookup(t *testing.T) {
 	export := window().Files[0].Path
 	for path, want := range map[string]Row{
-		"checkpoint":           {ClassCheckpoint, typeText, cacheCheckpoint},
-		"tile/0/000.p/5":       {ClassTile, typeBytes, cacheForever},
-		"tile/entries/001":     {ClassTile, typeBytes, cacheForever},
-		"policy":               {ClassPolicy, typeText, cacheMinutes},
-		"policy-ed25519":       {ClassPolicy, typeText, cacheMinutes},
-		"index.json":           {ClassIndex, typeJSON, cacheMinutes},
-		export:                 {ClassExport, "application/zip", cacheExport},
-		export + ProofSuffix:   {ClassProof, typeText, cacheMinutes},
-		window().Files[2].Path: {ClassExport, typeBytes, cacheExport},
-		"gaen/index.txt":       {ClassIndex, typeText, cacheMinutes},
-		"gaen/keys/452-v1.pem": {ClassSigner, "application/x-pem-file", cacheMinutes},
-		"keyring":              {ClassSmall, typeBytes, cacheMinutes},
-		"feeds.json":           {ClassSmall, typeJSON, cacheMinutes},
-		"notice/vi/index.html": {ClassSmall, "text/html; charset=utf-8", cacheMinutes},
+		"checkpoint":                  {ClassCheckpoint, typeText, cacheCheckpoint},
+		"tile/0/000.p/5":              {ClassTile, typeBytes, cacheForever},
+		"tile/entries/001":            {ClassTile, typeBytes, cacheForever},
+		"policy":                      {ClassPolicy, typeText, cacheMinutes},
+		"policy-ed25519":              {ClassPolicy, typeText, cacheMinutes},
+		"index.json":                  {ClassIndex, typeJSON, cacheMinutes},
+		export:                        {ClassExport, "application/zip", cacheExport},
+		"keyring.tlog-proof":          {ClassProof, typeText, cacheMinutes},
+		"feeds.json.tlog-proof":       {ClassProof, typeText, cacheMinutes},
+		"notice/vi/x.html.tlog-proof": {ClassProof, typeText, cacheMinutes},
+		export + ProofSuffix:          {ClassProof, typeText, cacheMinutes},
+		window().Files[2].Path:        {ClassExport, typeBytes, cacheExport},
+		"gaen/index.txt":              {ClassIndex, typeText, cacheMinutes},
+		"gaen/keys/452-v1.pem":        {ClassSigner, "application/x-pem-file", cacheMinutes},
+		"keyring":                     {ClassSmall, typeBytes, cacheMinutes},
+		"feeds.json":                  {ClassSmall, typeJSON, cacheMinutes},
+		"notice/vi/index.html":        {ClassSmall, "text/html; charset=utf-8", cacheMinutes},
 	} {
 		if row, ok := Lookup(path); !ok || row != want {
 			t.Errorf("%s: %+v, %v", path, row, ok)
@@ -116,6 +119,8 @@ func TestLookup(t *testing.T) {
 	}
 	for _, path := range []string{
 		"", "/checkpoint", "checkpoint/", "Checkpoint", "seed", "store/MANIFEST", "tile", "tile/0", "exports", "exports/",
+		"keyring.tlog-proof.tlog-proof", "policy.tlog-proof", "index.json.tlog-proof", "checkpoint.tlog-proof",
+		"gaen/keys/452-v1.pem.tlog-proof", "notice/x.exe.tlog-proof", "notice/.tlog-proof", ".tlog-proof",
 		export + ".gz", export + ProofSuffix + ProofSuffix, "exports/../seed", "exports/0-1-0123456789ABCDEF.zip",
 		"exports/1-1-0123456789abcdef.zip", "exports/0-01-0123456789abcdef.zip", "exports/0-1-0123456789abcdef.exe",
 		"exports/0-1-0123456789abcde.zip", "exports/0-1-0123456789abcdef.", "exports/a/0-1-0123456789abcdef.zip",

@@ -128,16 +128,16 @@ func Lookup(path string) (Row, bool) {
 	if row, ok := fixedPaths[path]; ok {
 		return row, true
 	}
+	if file, ok := strings.CutSuffix(path, ProofSuffix); ok {
+		row, ok := Lookup(file)
+		return Row{ClassProof, typeText, cacheMinutes}, ok && (row.Class == ClassExport || row.Class == ClassSmall)
+	}
 	dir, name, _ := strings.Cut(path, "/")
 	switch dir {
 	case "tile":
 		_, err := ParseTilePath(path)
 		return Row{ClassTile, typeBytes, cacheForever}, err == nil
 	case "exports":
-		if file, ok := strings.CutSuffix(path, ProofSuffix); ok {
-			_, err := ParseExportPath(file)
-			return Row{ClassProof, typeText, cacheMinutes}, err == nil
-		}
 		p, err := ParseExportPath(path)
 		row := Row{ClassExport, typeBytes, cacheExport}
 		if p.Kind == Archive {

@@ -14,7 +14,6 @@ import (
 	"bluekey/export/publish"
 	"bluekey/export/tree"
 	"bluekey/keystore"
-	"bluekey/keystore/desk"
 	"bluekey/keystore/diagnosis"
 	"bluekey/signing"
 )
@@ -81,9 +80,13 @@ func realPublisher(t *testing.T, disk vfs.FS, public tree.FS, root string, clock
 	return p, store, policy
 }
 
-// uploadCase uploads the keys of a made-up case of so many days, by a code made for it.
+// uploadCase uploads the keys of a made-up case of so many days, by a permit made up for it.
 func uploadCase(t *testing.T, store *keystore.Store, random *rand.Rand, now time.Time, scheme diagnosis.Scheme, days int) {
 	t.Helper()
+	permit := keystore.Permit{Epoch: uint32(now.Unix() / 86400), First: true}
+	for i := range permit.Spent {
+		permit.Spent[i], permit.E[i] = byte(random.Uint32()), byte(random.Uint32())
+	}
 	var list []diagnosis.Key
 	today := diagnosis.Interval(now.Add(-2*time.Hour).Unix()/86400) * scheme.PerDay()
 	for d := range days {
@@ -95,13 +98,10 @@ func uploadCase(t *testing.T, store *keystore.Store, random *rand.Rand, now time
 		if err != nil {
 			t.Fatal(err)
 		}
+		k.Report, k.Onset = diagnosis.ConfirmedTest, k.OnsetOn(permit.Epoch-3)
 		list = append(list, k)
 	}
-	codes, err := store.Desk().Issue(t.Context(), desk.Request{Officer: "o", Report: diagnosis.ConfirmedTest, OnsetDay: uint32(now.Unix()/86400) - 3, Count: 1, Long: true})
-	if err == nil {
-		_, err = store.Upload(t.Context(), keystore.Upload{Code: codes[0], Keys: list})
-	}
-	if err != nil {
+	if _, err := store.Upload(t.Context(), keystore.Upload{Permit: permit, Keys: list}); err != nil {
 		t.Fatal(err)
 	}
 }

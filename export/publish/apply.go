@@ -27,7 +27,7 @@ type plan struct {
 type adoption struct {
 	Staged, Path string
 	Entry        uint64
-	Small        bool `json:",omitempty"` // a small file, which has no proof beside it
+	Small        bool `json:",omitempty"` // a small file, which may replace another
 }
 
 // commit fixes a round in one synced batch and applies it.
@@ -87,16 +87,13 @@ func (p *Publisher) apply(ctx context.Context, planned []byte) error {
 	}
 	size := p.store.LogSize()
 	for _, a := range todo.Adopt {
-		if err := p.folder.Adopt(p.staging, a.Staged, a.Path); err != nil {
+		if err := p.adopt(a); err != nil {
 			if errors.Is(err, fs.ErrNotExist) && p.isLost(a.Path) {
 				continue
 			}
 			return err
 		}
 		p.unlose(a.Path)
-		if a.Small {
-			continue
-		}
 		proof, err := p.proof(a.Entry, size, checkpoint)
 		if err != nil {
 			return err

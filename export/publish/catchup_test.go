@@ -80,7 +80,7 @@ func TestKeysOfTheTreeAreKnown(t *testing.T) {
 		t.Errorf("%d codes of the backup are alive", s.LongAlive)
 	}
 	var refused *keystore.Refusal
-	if _, err := r.store.Upload(context.Background(), keystore.Upload{Code: codes[0], Keys: r.phone(random, diagnosis.GAEN, 2)}); !errors.As(err, &refused) || refused.Reason != keystore.BadCode {
+	if _, err := r.store.Redeem(context.Background(), keystore.Redemption{Code: codes[0], Epoch: uint32(r.now.Unix() / 86400)}); !errors.As(err, &refused) || refused.Reason != keystore.BadCode {
 		t.Errorf("a code of the backup meets %v", err)
 	}
 	for _, keys := range cases {

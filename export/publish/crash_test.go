@@ -3,6 +3,7 @@ package publish
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -66,6 +67,9 @@ func (l *life) live(f *fixture, uploaded int, done func(uploaded int, now time.T
 	for now := f.now; ; now = now.Add(lifePeriod) {
 		f.now = now
 		done(uploaded, now)
+		if err := f.pub.putSmallFile(context.Background(), exportlog.KeyringPath, keyringAt(now)); err != nil {
+			return fmt.Errorf("the keyring at %v: %w", now, err)
+		}
 		if err := f.pub.Round(context.Background()); err != nil {
 			return fmt.Errorf("the round at %v: %w", now, err)
 		}
@@ -84,11 +88,17 @@ func (l *life) live(f *fixture, uploaded int, done func(uploaded int, now time.T
 	}
 }
 
+// keyringAt stands for the keyring of a time: each replaces one of the same size.
+func keyringAt(now time.Time) []byte { return fmt.Appendf(nil, "keyring of %d\n", now.Unix()) }
+
 // check demands that the tree is sound and that each key stands where and when it must.
 func (l *life) check(f *fixture) error {
 	where := map[diagnosis.Secret]map[string]bool{}
 	if err := f.checkTree(where); err != nil {
 		return err
+	}
+	if got := f.public()[exportlog.KeyringPath]; got != string(keyringAt(f.now)) {
+		return fmt.Errorf("the keyring is %q", got)
 	}
 	for i, keys := range l.uploads {
 		end := l.window(i)
@@ -258,6 +268,9 @@ func (f *fixture) checkCrashed() error {
 	if err != nil {
 		return err
 	}
+	if err := checkSmallFiles(policy, files, entries, true); err != nil {
+		return err
+	}
 	erased := map[diagnosis.Scheme]int64{}
 	for _, e := range entries {
 		if e, ok := e.(exportlog.Erasure); ok {
@@ -308,6 +321,36 @@ func checkFiles(policy *exportlog.Policy, files map[string]string, e exportlog.E
 		}
 		if _, err := exportlog.VerifyProof([]byte(files[line.Path+exportlog.ProofSuffix]), policy); err != nil {
 			return fmt.Errorf("%s: %w", line.Path, err)
+		}
+	}
+	return nil
+}
+
+// checkSmallFiles demands of each small file that the newest entry that names it, or one
+// that no checkpoint covers yet, has its bytes, and that its proof is of that entry. While
+// one is being replaced the proof may still be that of the file before.
+func checkSmallFiles(policy *exportlog.Policy, files map[string]string, entries []exportlog.Entry, replacing bool) error {
+	newest := map[string]int{}
+	for i, e := range entries {
+		if f, ok := e.(exportlog.SmallFile); ok {
+			newest[f.Path] = i
+		}
+	}
+	for path, i := range newest {
+		data := []byte(files[path])
+		covered := exportlog.Files(entries[i])[0].Matches(data)
+		proved, err := exportlog.VerifyProof([]byte(files[path+exportlog.ProofSuffix]), policy)
+		if err != nil {
+			return fmt.Errorf("the proof of %s: %w", path, err)
+		}
+		_, err = proved.File(int64(len(data)), sha256.Sum256(data))
+		coming := proved.Index >= uint64(len(entries)) && err == nil
+		switch {
+		case covered && proved.Index == uint64(i) && err == nil:
+		case replacing && coming:
+		case replacing && proved.Index == uint64(i) && len(data) == len(keyringAt(noon)):
+		default:
+			return fmt.Errorf("%s is %q, with a proof of entry %d; the log names it in entry %d", path, data, proved.Index, i)
 		}
 	}
 	return nil
@@ -379,6 +422,13 @@ func (f *fixture) checkTree(where map[diagnosis.Secret]map[string]bool) error {
 	}
 	opened, err := policy.Verify([]byte(files[exportlog.CheckpointPath]))
 	if err != nil {
+		return err
+	}
+	entries, err := logOf(policy, files)
+	if err != nil {
+		return err
+	}
+	if err := checkSmallFiles(policy, files, entries, false); err != nil {
 		return err
 	}
 	root, err := exportlog.Root(opened.Size, f.store)

@@ -3,10 +3,13 @@ package publish
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sort"
 	"strings"
 	"testing"
@@ -16,7 +19,6 @@ import (
 
 	"bluekey/export/tree"
 	"bluekey/keystore"
-	"bluekey/keystore/desk"
 	"bluekey/keystore/diagnosis"
 	"bluekey/signing"
 )
@@ -155,7 +157,7 @@ func (f *fixture) reopen() {
 	}
 }
 
-// upload hands in the keys of one case with a fresh code.
+// upload hands in the keys of one case.
 func (f *fixture) upload(keys []diagnosis.Key) keystore.Receipt {
 	f.t.Helper()
 	r, err := f.tryUpload(keys)
@@ -165,13 +167,19 @@ func (f *fixture) upload(keys []diagnosis.Key) keystore.Receipt {
 	return r
 }
 
+// tryUpload hands in keys by a permit of their own; the same keys come by the same permit.
 func (f *fixture) tryUpload(keys []diagnosis.Key) (keystore.Receipt, error) {
-	ctx := context.Background()
-	codes, err := f.store.Desk().Issue(ctx, desk.Request{Officer: "o", Report: diagnosis.ConfirmedTest, OnsetDay: uint32(f.now.Unix()/86400) - 3, Count: 1, Long: true})
-	if err != nil {
-		return keystore.Receipt{}, err
+	today := uint32(f.now.Unix() / 86400)
+	spent := sha256.New()
+	keys = slices.Clone(keys)
+	for i := range keys {
+		k := &keys[i]
+		fmt.Fprintf(spent, "%x %d ", k.Bytes(), k.Start)
+		k.Report, k.Onset = diagnosis.ConfirmedTest, k.OnsetOn(today-3)
 	}
-	return f.store.Upload(ctx, keystore.Upload{Code: codes[0], Keys: keys})
+	permit := keystore.Permit{Spent: [32]byte(spent.Sum(nil)), Epoch: today, First: true}
+	permit.E = sha256.Sum256(permit.Spent[:])
+	return f.store.Upload(context.Background(), keystore.Upload{Permit: permit, Keys: keys})
 }
 
 // after turns the clock and publishes.

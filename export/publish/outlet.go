@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"sync"
 	"time"
 
@@ -88,7 +89,7 @@ func (o *Outlet) Copy(ctx context.Context) error {
 func treeOrder(path string) (int, bool) {
 	row, ok := exportlog.Lookup(path)
 	if row.Class == exportlog.ClassProof {
-		row.Class = exportlog.ClassExport
+		row, _ = exportlog.Lookup(strings.TrimSuffix(path, exportlog.ProofSuffix))
 	}
 	return int(row.Class), ok
 }

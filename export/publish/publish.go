@@ -92,6 +92,10 @@ type Publisher struct {
 	pending []term            // those that the commit under way introduces
 	calls   chan func(context.Context)
 	closed  bool // the log has its closing entry
+	small   struct {
+		files map[string]loggedFile // by path; see smallFiles
+		read  uint64                // entries that were read for it
+	}
 
 	mu     sync.Mutex
 	status Status
@@ -141,6 +145,7 @@ func New(cfg Config, store *keystore.Store, folder *tree.Folder, staging *tree.S
 	p := &Publisher{Config: cfg, store: store, folder: folder, staging: staging, policy: policy, calls: make(chan func(context.Context))}
 	p.status.Witnessed = map[string]time.Time{}
 	p.lost = map[string]error{}
+	p.small.files = map[string]loggedFile{}
 	return p, nil
 }
 
@@ -249,18 +254,16 @@ func (p *Publisher) compare(ctx context.Context) error {
 // again, less and less often. Run returns an error only if going on would be wrong.
 func (p *Publisher) Run(ctx context.Context) error {
 	failing := failures{longest: p.Period}
-	first := true // a checkpoint of the last process may lack cosignatures
+	var cosigning cosigning
 	for {
-		before := p.store.LogSize()
 		err := p.Round(ctx)
-		if err == nil && (p.store.LogSize() > before || first) {
-			err = p.cosign(ctx)
+		if err == nil {
+			err = cosigning.run(ctx, p)
 		}
-		first = false
 		p.mu.Lock()
 		p.status.Err = err
 		p.mu.Unlock()
-		wait := p.NextEnd().Sub(p.Now())
+		wait := min(p.NextEnd().Sub(p.Now()), cosigning.again(p.Now()))
 		switch {
 		case ctx.Err() != nil:
 			return nil

@@ -451,7 +451,7 @@ func TestWitnesses(t *testing.T) {
 	round := func() {
 		t.Helper()
 		f.after(4 * time.Hour)
-		if err := f.pub.cosign(context.Background()); err != nil {
+		if _, err := f.pub.cosign(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 	}

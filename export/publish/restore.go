@@ -40,7 +40,7 @@ func (p *Publisher) restore(ctx context.Context) error {
 			}
 		}
 	}
-	if err := p.missSmallFiles(size); err != nil || size == 0 || outstanding {
+	if err := p.restoreSmallFiles(size); err != nil || size == 0 || outstanding {
 		return err
 	}
 	if err := p.restoreCheckpoint(size); err != nil {
@@ -61,7 +61,7 @@ func (p *Publisher) adoptStaged() (size uint64, outstanding bool, err error) {
 		return 0, true, err
 	}
 	for _, a := range todo.Adopt {
-		if err := p.folder.Adopt(p.staging, a.Staged, a.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := p.adopt(a); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return 0, true, err
 		}
 	}
@@ -199,31 +199,6 @@ func (p *Publisher) renderAgain(ctx context.Context, w *heldWindow, missing []ex
 		}
 	}
 	return fmt.Errorf("the store makes other bytes of it now; encoder %s made it", w.manifest.Encoder)
-}
-
-// missSmallFiles notes the newest small files that are missing: only the log knows of them,
-// and not their bytes.
-func (p *Publisher) missSmallFiles(size uint64) error {
-	newest := map[string]exportlog.SmallFile{}
-	for i := range size {
-		e, err := p.entry(i)
-		if err != nil {
-			return err
-		}
-		if f, ok := e.(exportlog.SmallFile); ok {
-			newest[f.Path] = f
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(newest)) {
-		there, err := p.folder.Size(name)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		if err != nil || there != newest[name].Size {
-			p.lose(name, errors.New("the log knows its digest only: publish it again"))
-		}
-	}
-	return nil
 }
 
 // restoreCheckpoint writes the checkpoint where there is none, or that of a smaller log.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -29,26 +30,70 @@ type Witness interface {
 // nothing but the cosignatures waits.
 const witnessPatience = 20 * time.Second
 
-// cosign asks the witnesses about the newest checkpoint, writes it again with the lines
-// that came, and remakes proofs that had missed the quorum so far. A witness that does
-// not answer is only noted.
-func (p *Publisher) cosign(ctx context.Context) error {
-	if len(p.Witnesses) == 0 {
+// cosigning remembers for Run which checkpoint the witnesses were asked about. Those of the
+// last process may lack cosignatures, so the first is always asked about.
+type cosigning struct {
+	size uint64        // of the checkpoint that they were asked about last
+	asks bool          // they were asked at all
+	met  bool          // and the quorum is met
+	last time.Time     // when they were asked
+	wait time.Duration // until they are asked again, if it is not
+}
+
+// Witnesses that leave the quorum unmet are asked again after these times: the first, twice
+// as long each time, at most the last. Phones wait for the quorum, too.
+const (
+	askAgain     = 15 * time.Second
+	askAgainLast = 10 * time.Minute
+)
+
+// run asks the witnesses if the log has grown or it is time to ask again.
+func (c *cosigning) run(ctx context.Context, p *Publisher) error {
+	size := p.store.LogSize()
+	grown := !c.asks || size > c.size
+	if !grown && c.again(p.Now()) > 0 {
 		return nil
 	}
-	checkpoint, err := p.store.Checkpoint()
+	met, err := p.cosign(ctx)
 	if err != nil {
 		return err
 	}
+	if c.wait = min(2*c.wait, askAgainLast); grown {
+		c.wait = askAgain
+	}
+	c.size, c.asks, c.met, c.last = size, true, met, p.Now()
+	return nil
+}
+
+// again is how long to wait before the witnesses are asked about the same checkpoint again;
+// for ever if they need not be.
+func (c *cosigning) again(now time.Time) time.Duration {
+	if c.met || !c.asks {
+		return math.MaxInt64
+	}
+	return c.last.Add(c.wait).Sub(now)
+}
+
+// cosign asks the witnesses about the newest checkpoint, writes it again with the lines
+// that came, and remakes proofs that had missed the quorum so far. A witness that does
+// not answer is only noted. met tells whether the quorum is.
+func (p *Publisher) cosign(ctx context.Context) (met bool, err error) {
+	if len(p.Witnesses) == 0 {
+		return true, nil // nobody to ask again
+	}
+	checkpoint, err := p.store.Checkpoint()
+	if err != nil {
+		return false, err
+	}
 	size := p.store.LogSize()
-	ctx, cancel := context.WithTimeout(ctx, min(witnessPatience, p.Period/2))
+	asking, cancel := context.WithTimeout(ctx, min(witnessPatience, p.Period/2))
 	defer cancel()
 	lines := make([][]byte, len(p.Witnesses))
 	var wg sync.WaitGroup
 	for i, w := range p.Witnesses {
 		wg.Go(func() {
 			var err error
-			lines[i], err = w.Cosign(ctx, checkpoint, func(old uint64) ([][32]byte, error) {
+			lines[i], err = w.Cosign(asking, checkpoint, func(old uint64) ([][32]byte, error) {
 				return exportlog.ProveConsistency(old, size, p.store)
 			})
 			p.witnessed(w.Name(), err)
@@ -56,17 +101,16 @@ func (p *Publisher) cosign(ctx context.Context) error {
 	}
 	wg.Wait()
 	cosigned := append(bytes.Clone(checkpoint), bytes.Join(lines, nil)...)
-	if len(cosigned) == len(checkpoint) {
-		return nil
-	}
-	if err := p.folder.Put(exportlog.CheckpointPath, cosigned); err != nil {
-		return err
+	if len(cosigned) > len(checkpoint) {
+		if err := p.folder.Put(exportlog.CheckpointPath, cosigned); err != nil {
+			return false, err
+		}
 	}
 	opened, err := p.policy.Open(cosigned)
 	if err != nil || !opened.Quorum {
-		return err
+		return false, err
 	}
-	return p.remakeProofs(size, cosigned)
+	return true, p.remakeProofs(size, cosigned)
 }
 
 func (p *Publisher) witnessed(name string, err error) {
@@ -96,23 +140,39 @@ func (p *Publisher) remakeProofs(size uint64, cosigned []byte) error {
 				return err
 			}
 			for _, f := range m.Files {
-				old, err := p.folder.Get(f.Path+exportlog.ProofSuffix, exportlog.MaxProof)
-				if err == nil {
-					if _, err = exportlog.VerifyProof(old, p.policy); err == nil {
-						continue
-					}
-				}
-				proof, err := p.proof(w.Entry, size, cosigned)
-				if err != nil {
-					return err
-				}
-				if err := p.folder.Put(f.Path+exportlog.ProofSuffix, proof); err != nil {
+				if err := p.remakeProof(f.Path, w.Entry, size, cosigned); err != nil {
 					return err
 				}
 			}
 		}
 	}
+	logged, err := p.smallFiles()
+	if err != nil {
+		return err
+	}
+	for path, f := range logged {
+		if p.isLost(path) {
+			continue
+		}
+		if err := p.remakeProof(path, f.entry, size, cosigned); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+func (p *Publisher) remakeProof(path string, entry, size uint64, cosigned []byte) error {
+	old, err := p.folder.Get(path+exportlog.ProofSuffix, exportlog.MaxProof)
+	if err == nil && p.proves(old, entry) {
+		if _, err = exportlog.VerifyProof(old, p.policy); err == nil {
+			return nil
+		}
+	}
+	proof, err := p.proof(entry, size, cosigned)
+	if err != nil {
+		return err
+	}
+	return p.folder.Put(path+exportlog.ProofSuffix, proof)
 }
 
 // compareOutside asks the witnesses what they have seen of this log. A data folder that was

@@ -132,7 +132,7 @@ func (o *Office) SetUpLink() (token string, err error) {
 // Invite makes a link for a new account.
 func (o *Office) Invite(by string, role Role, unit string) (token string, err error) {
 	if !role.Valid() {
-		return "", fmt.Errorf("unknown role %q: want admin, officer, district or auditor", role)
+		return "", errRole(role)
 	}
 	if _, known := o.Unit(unit); unit != "" && !known {
 		return "", ErrNoUnit
@@ -143,8 +143,12 @@ func (o *Office) Invite(by string, role Role, unit string) (token string, err er
 		if err := put(b, linkPaper, o.hidden("link", token), l); err != nil {
 			return err
 		}
-		return o.note(b, by, "invite", string(role))
+		return o.note(b, by, "invite", strings.TrimSpace(string(role)+" "+unit))
 	}, nil)
+}
+
+func errRole(role Role) error {
+	return fmt.Errorf("unknown role %q: want admin, officer, district or auditor", role)
 }
 
 // ResetLink makes a link that sets a new password for an account.
@@ -265,20 +269,8 @@ func (o *Office) EndAccount(by, id string) error {
 		if err != nil {
 			return err
 		}
-		if a.Role == Admin {
-			accounts, err := all[Account](o.desk.DB, accountPaper)
-			if err != nil {
-				return err
-			}
-			admins := 0
-			for _, other := range accounts {
-				if other.Role == Admin && !other.Ended {
-					admins++
-				}
-			}
-			if admins < 2 {
-				return ErrLastAdmin
-			}
+		if err := o.notLast(a); err != nil {
+			return err
 		}
 		a.Ended, a.Password, a.Recovery, a.Passkeys = true, "", nil, nil
 		if err := errors.Join(put(b, accountPaper, a.ID, a), o.endSessions(b, a.ID, "")); err != nil {
@@ -286,6 +278,54 @@ func (o *Office) EndAccount(by, id string) error {
 		}
 		return o.note(b, by, "end", a.Name)
 	}, nil)
+}
+
+// SetRole changes what an account may do, and where it writes figures. It holds from the
+// account's next request on. The error is ErrNoAccount, ErrLastAdmin, ErrNoUnit or one of
+// the disk.
+func (o *Office) SetRole(by, id string, role Role, unit string) error {
+	if !role.Valid() {
+		return errRole(role)
+	}
+	if _, known := o.Unit(unit); unit != "" && !known {
+		return ErrNoUnit
+	}
+	return o.write(func(b *pebble.Batch) error {
+		a, err := o.account(id)
+		if err != nil || a.Role == role && a.Unit == unit {
+			return err
+		}
+		if role != Admin {
+			if err := o.notLast(a); err != nil {
+				return err
+			}
+		}
+		before := a.post()
+		a.Role, a.Unit = role, unit
+		if err := put(b, accountPaper, a.ID, a); err != nil {
+			return err
+		}
+		return o.note(b, by, "role", fmt.Sprintf("%s %s, was %s", a.Name, a.post(), before))
+	}, nil)
+}
+
+// post is role and unit of an account, for the journal.
+func (a Account) post() string { return strings.TrimSpace(string(a.Role) + " " + a.Unit) }
+
+// notLast is ErrLastAdmin if a is the only admin.
+func (o *Office) notLast(a Account) error {
+	if a.Role != Admin {
+		return nil
+	}
+	for other, err := range scan[Account](o.desk.DB, accountPaper) {
+		if err != nil {
+			return err
+		}
+		if other.Role == Admin && !other.Ended && other.ID != a.ID {
+			return nil
+		}
+	}
+	return ErrLastAdmin
 }
 
 // ChangePassword sets a new password for who knows the old one, and ends all sessions of

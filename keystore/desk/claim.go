@@ -20,9 +20,9 @@ var (
 // Claim is a code about to be spent, or one that was spent on the very same upload.
 type Claim struct {
 	Report   diagnosis.ReportType
-	OnsetDay uint32 // UTC day since the epoch
+	OnsetDay uint32 // UTC day since the epoch; 0 of a replay, which keeps no date
 
-	Replay bool   // spent already, on this upload: Answer is what it was answered
+	Replay bool   // spent already, on this very content: Answer is what it was answered
 	Answer uint32 // meaning set by the caller of Spend
 
 	id  ID
@@ -63,7 +63,7 @@ func (d *Desk) Redeem(canonical string, kind Kind, content [32]byte) (Claim, err
 		r.upload = upload
 		return Claim{Report: r.report, OnsetDay: r.onset, id: id, row: r}, nil
 	case r.upload == upload:
-		return Claim{Replay: true, Answer: r.answer}, nil
+		return Claim{Report: r.report, Replay: true, Answer: r.answer}, nil
 	default:
 		return Claim{}, ErrSpent
 	}

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Kind tells the two forms of a code apart.
+// Kind tells the forms of a code apart; see Door for the third.
 type Kind uint8
 
 const (

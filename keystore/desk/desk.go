@@ -72,11 +72,12 @@ type Config struct {
 type Desk struct {
 	Config
 	guesses budget
+	door    doorGuesses
 
 	issuing sync.Mutex // one Issue at a time: the caps are checked and then used
 
 	mu    sync.Mutex
-	alive [Long + 1]map[ID]uint32 // by kind: codes that would be accepted until their expiry
+	alive [Door + 1]map[ID]uint32 // by kind: codes that would be accepted until their expiry
 }
 
 // ID is the keyed hash under which a code is kept.
@@ -85,7 +86,7 @@ type ID [16]byte
 // Open reads which codes are alive.
 func Open(c Config) (*Desk, error) {
 	d := &Desk{Config: c}
-	d.alive[Short], d.alive[Long] = map[ID]uint32{}, map[ID]uint32{}
+	d.alive[Short], d.alive[Long], d.alive[Door] = map[ID]uint32{}, map[ID]uint32{}, map[ID]uint32{}
 	it, err := c.DB.NewIter(&pebble.IterOptions{LowerBound: []byte{codeRow}, UpperBound: []byte{codeRow + 1}})
 	if err != nil {
 		return nil, fmt.Errorf("read codes: %w", err)
@@ -130,6 +131,7 @@ type Status struct {
 	// code is accepted. Long ones are.
 	Paused      bool
 	PausedUntil time.Time
+	Door        DoorStatus
 }
 
 // Status counts the codes alive and tells whether short ones pause.
@@ -137,7 +139,7 @@ func (d *Desk) Status() Status {
 	now := d.Now()
 	short, long := d.count(Short, now), d.count(Long, now)
 	until := d.guesses.pausedUntil(now, max(short, 1))
-	return Status{ShortAlive: short, LongAlive: long, Paused: !until.IsZero(), PausedUntil: until}
+	return Status{ShortAlive: short, LongAlive: long, Paused: !until.IsZero(), PausedUntil: until, Door: d.doorStatus(now)}
 }
 
 func (d *Desk) count(kind Kind, now time.Time) int {
@@ -200,11 +202,11 @@ type row struct {
 	kind   Kind
 	expiry uint32 // Unix seconds
 
-	report diagnosis.ReportType // issued
+	report diagnosis.ReportType // issued, spent
 	onset  uint32               // issued; UTC day
 
-	upload [32]byte // spent: keyed hash of code and upload
-	answer uint32   // spent: what the upload was answered
+	upload [32]byte // spent: keyed hash of the code and of what it was spent on
+	answer uint32   // spent: what that was answered
 }
 
 func codeRowKey(id ID) []byte { return append([]byte{codeRow}, id[:]...) }
@@ -219,7 +221,7 @@ func (r *row) encode() []byte {
 	case issued:
 		b = binary.BigEndian.AppendUint32(append(b, byte(r.report)), r.onset)
 	case spent:
-		b = binary.BigEndian.AppendUint32(append(b, r.upload[:]...), r.answer)
+		b = binary.BigEndian.AppendUint32(append(append(b, byte(r.report)), r.upload[:]...), r.answer)
 	}
 	return b
 }
@@ -227,7 +229,7 @@ func (r *row) encode() []byte {
 var errRow = errors.New("a code's row is damaged")
 
 func parseCodeRow(key, v []byte) (id ID, r row, err error) {
-	if len(key) != 1+len(id) || len(v) < 6 || Kind(v[1]) != Short && Kind(v[1]) != Long {
+	if len(key) != 1+len(id) || len(v) < 6 || Kind(v[1]) < Short || Kind(v[1]) > Door {
 		return id, r, errRow
 	}
 	copy(id[:], key[1:])
@@ -236,8 +238,8 @@ func parseCodeRow(key, v []byte) (id ID, r row, err error) {
 	switch {
 	case r.state == issued && len(v) == 5:
 		r.report, r.onset = diagnosis.ReportType(v[0]), binary.BigEndian.Uint32(v[1:])
-	case r.state == spent && len(v) == 36:
-		r.upload, r.answer = [32]byte(v[:32]), binary.BigEndian.Uint32(v[32:])
+	case r.state == spent && len(v) == 37:
+		r.report, r.upload, r.answer = diagnosis.ReportType(v[0]), [32]byte(v[1:33]), binary.BigEndian.Uint32(v[33:])
 	case r.state == revoked && len(v) == 0:
 	default:
 		return id, r, errRow

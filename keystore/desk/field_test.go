@@ -107,6 +107,19 @@ func TestNotices(t *testing.T) {
 	if file, _ = c.NoticeFile(); bytes.Contains(file, []byte("Chợ Hỗ")) {
 		t.Error("an announcement outlives its day")
 	}
+	// Withdrawn, it leaves phones as well: the file says that there is nothing.
+	alone := newClerk(t)
+	a2 := alone.admin()
+	told, err := alone.Propose(a2, short)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := alone.Withdraw(a2, told.Number); err != nil {
+		t.Fatal(err)
+	}
+	if file, err := alone.NoticeFile(); string(file) != "{\n \"announcements\": []\n}\n" || err != nil {
+		t.Errorf("after the only announcement was withdrawn: %q %v", file, err)
+	}
 	for field, spoil := range map[string]func(*Notice){
 		"title_vi":  func(n *Notice) { n.Title.VI = " " },
 		"text_en":   func(n *Notice) { n.Text.EN = strings.Repeat("x", MaxNotice+1) },

@@ -161,10 +161,13 @@ func (d *Desk) Revoke(ctx context.Context, typed string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	return d.revoke(ctx, d.ID(canonical))
+}
+
+func (d *Desk) revoke(ctx context.Context, id ID) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
-	id := d.ID(canonical)
 	// No upload may be between looking at the row and spending it.
 	d.Gate.Lock()
 	defer d.Gate.Unlock()

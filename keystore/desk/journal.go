@@ -197,7 +197,11 @@ func (o *Office) WriteJournal(w io.Writer) error {
 // maxLine bounds a line of a written journal, in bytes.
 const maxLine = 64 << 10
 
-// VerifyJournal reads a written journal and checks its chain. The error names the line.
+// ErrJournal means that a written journal is not as it was written; its text names the line.
+var ErrJournal = errors.New("the journal does not hold")
+
+// VerifyJournal reads a written journal and checks its chain. The error is ErrJournal, or
+// one of reading.
 // It returns the head, to be compared with one noted down earlier, and reports whether it
 // met that one on the way: a journal that grew since then still goes through it.
 func VerifyJournal(r io.Reader, noted Head) (head Head, met bool, err error) {
@@ -209,21 +213,24 @@ func VerifyJournal(r io.Reader, noted Head) (head Head, met bool, err error) {
 		columns := strings.Split(text, "\t")
 		number := head.Number + 1
 		if !ok || len(columns) != 5 {
-			return head, met, fmt.Errorf("journal line %d: want 6 columns", number)
+			return head, met, fmt.Errorf("%w: line %d: want 6 columns", ErrJournal, number)
 		}
 		l := Line{Number: number, Who: columns[2], Act: columns[3], Detail: columns[4]}
 		if l.At, err = time.Parse(time.RFC3339, columns[1]); err != nil {
-			return head, met, fmt.Errorf("journal line %d: damaged time", number)
+			return head, met, fmt.Errorf("%w: line %d: damaged time", ErrJournal, number)
 		}
 		l.Hash = l.chained(head.Hash)
 		if l.text() != text || hex.EncodeToString(l.Hash[:]) != hash {
-			return head, met, fmt.Errorf("journal line %d: it, or one before it, is not as it was written", number)
+			return head, met, fmt.Errorf("%w: line %d, or one before it, is not as it was written", ErrJournal, number)
 		}
 		head = Head{Number: number, Hash: l.Hash}
 		met = met || head == noted
 	}
-	if err := lines.Err(); err != nil {
-		return head, met, fmt.Errorf("journal line %d: %w", head.Number+1, err)
+	switch err := lines.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
+		return head, met, fmt.Errorf("%w: line %d is too long", ErrJournal, head.Number+1)
+	case err != nil:
+		return head, met, fmt.Errorf("read the journal: %w", err)
 	}
 	return head, met, nil
 }

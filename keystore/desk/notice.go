@@ -236,8 +236,9 @@ func (o *Office) Notices() ([]Notice, error) {
 }
 
 // NoticeFile is what phones read: the warning and the announcements of today, as JSON
-// with sorted, fixed fields. The same notices give the same bytes. It is nil while there
-// is nothing to publish.
+// with sorted, fixed fields. The same notices give the same bytes. It is nil until the
+// first notice is published; once all are over it says that there are none, so that what
+// was withdrawn does not stay on phones.
 func (o *Office) NoticeFile() ([]byte, error) {
 	notices, err := o.Notices()
 	if err != nil {
@@ -260,7 +261,9 @@ func (o *Office) NoticeFile() ([]byte, error) {
 		Announcements []announcement `json:"announcements"`
 	}
 	file.Announcements = []announcement{}
+	ever := false
 	for _, n := range notices {
+		ever = ever || !n.Published.IsZero()
 		switch {
 		case !o.Live(n):
 		case n.Kind == Warning:
@@ -269,7 +272,7 @@ func (o *Office) NoticeFile() ([]byte, error) {
 			file.Announcements = append(file.Announcements, announcement{n.Title, n.Text, n.Until})
 		}
 	}
-	if file.Warning == nil && len(file.Announcements) == 0 {
+	if !ever {
 		return nil, nil
 	}
 	data, err := json.MarshalIndent(file, "", " ")

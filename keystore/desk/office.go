@@ -18,6 +18,7 @@ import (
 // report. Its rows begin with p, for paper, and a second letter:
 //
 //	pa | account            -> account
+//	pb                      -> when the newest backup was made
 //	pf | number u64         -> figure, never written again
 //	pg | number u64         -> national goal, never written again
 //	pj | number u64         -> line of the journal
@@ -64,6 +65,7 @@ const paperRow = 'p'
 const (
 	accountPaper = 'a'
 	apiPaper     = 'k'
+	backupPaper  = 'b'
 	figurePaper  = 'f'
 	goalPaper    = 'g'
 	journalPaper = 'j'

@@ -311,6 +311,87 @@ func TestRecoveryAndEnding(t *testing.T) {
 	}
 }
 
+func TestRoleChange(t *testing.T) {
+	c := newClerk(t)
+	a := c.admin()
+	c.units(a, "31,,province,Hải Phòng,")
+	b := c.join(Officer, "lan")
+	token, err := c.Begin(b.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetRole(a.ID, a.ID, Auditor, ""); !errors.Is(err, ErrLastAdmin) {
+		t.Errorf("the last admin becomes an auditor: %v", err)
+	}
+	for name, do := range map[string]error{
+		"unknown role":    c.SetRole(a.ID, b.ID, "king", ""),
+		"unknown unit":    c.SetRole(a.ID, b.ID, District, "99"),
+		"unknown account": c.SetRole(a.ID, "nobody", District, ""),
+	} {
+		if do == nil {
+			t.Errorf("%s is taken", name)
+		}
+	}
+	for range 2 { // the second time changes nothing
+		if err := c.SetRole(a.ID, b.ID, District, "31"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := c.Who(token); err != nil || got.Role != District || got.Unit != "31" {
+		t.Errorf("the session goes on as %s %q: %v", got.Role, got.Unit, err)
+	}
+	lines, err := c.Journal(0, 2)
+	if err != nil || lines[0].Act != "role" || lines[0].Detail != "lan district 31, was officer" || lines[0].Who != a.ID || lines[1].Act == "role" {
+		t.Errorf("%+v %v", lines, err)
+	}
+	if err := c.SetRole(a.ID, b.ID, Admin, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetRole(b.ID, a.ID, Auditor, ""); err != nil {
+		t.Errorf("beside another admin: %v", err)
+	}
+	// An ended admin is none.
+	if err := c.EndAccount(b.ID, a.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetRole(b.ID, b.ID, Officer, ""); !errors.Is(err, ErrLastAdmin) {
+		t.Errorf("the last admin beside an ended one: %v", err)
+	}
+}
+
+// TestNobodyIsLeft: whoever owns the folder gets back in when no admin can.
+func TestNobodyIsLeft(t *testing.T) {
+	c := newClerk(t)
+	c.admin()
+	c.now = c.now.Add(365 * 24 * time.Hour)
+	token, err := c.Invite(Local, Admin, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, _, err := c.Join(token, "minh", "Minh", goodPassword); err != nil || a.Role != Admin {
+		t.Error(a, err)
+	}
+}
+
+func TestBackupIsNoted(t *testing.T) {
+	c := newClerk(t)
+	if at, err := c.Backup(); !at.IsZero() || err != nil {
+		t.Error(at, err)
+	}
+	if err := c.NoteBackup(Local); err != nil {
+		t.Fatal(err)
+	}
+	at := c.now
+	c.now = c.now.Add(time.Hour)
+	c.reopen()
+	if got, err := c.Backup(); !got.Equal(at) || err != nil {
+		t.Error(got, err)
+	}
+	if head := c.JournalHead(); head.Number != 1 {
+		t.Error(head)
+	}
+}
+
 func TestJournal(t *testing.T) {
 	c := newClerk(t)
 	a := c.admin()
@@ -356,6 +437,8 @@ func TestJournal(t *testing.T) {
 		bad[i] ^= 1
 		if h, met, err := VerifyJournal(bytes.NewReader(bad), head); err == nil && met {
 			t.Fatalf("byte %d changed: %v", i, h)
+		} else if err != nil && !errors.Is(err, ErrJournal) {
+			t.Fatalf("byte %d changed: %v", i, err)
 		}
 	}
 	lines := bytes.SplitAfter(raw, []byte("\n"))

@@ -1,8 +1,10 @@
 // Package drill rehearses the whole service with simulated phones: they meet, some become
-// cases, cases get codes and upload, the appliance publishes, every phone downloads and
-// matches. Whoever met a case must be warned, and nobody else.
+// cases, cases get codes, buy permits and upload, others send cover beside, the appliance
+// publishes, every phone downloads and matches. Whoever met a case must be warned, and
+// nobody else.
 //
-// It speaks to an appliance only as phones and staff do.
+// It speaks to an appliance only as phones and staff do, but that no phone waits for its
+// scheduled time.
 package drill
 
 import (
@@ -71,11 +73,11 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 	phones := meet(cfg, today)
 	cfg.Progress(fmt.Sprintf("%d phones in %d provinces met over %d days; %d of them are cases now and upload", cfg.Phones, len(cfg.Provinces), days, cfg.Cases))
 	uploaded := time.Now()
-	promised, err := upload(ctx, cfg, phones)
+	promised, covers, err := upload(ctx, cfg, phones)
 	if err != nil {
 		return err
 	}
-	cfg.Progress(fmt.Sprintf("uploaded; every key is promised to be public by %s", promised.Format(time.RFC3339)))
+	cfg.Progress(fmt.Sprintf("%d cases uploaded, each request sealed, among %d requests of cover; every key is promised to be public by %s", cfg.Cases, covers, promised.Format(time.RFC3339)))
 	trees, err := await(ctx, cfg, phones, promised)
 	if err != nil {
 		return err
@@ -87,7 +89,7 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 			return err
 		}
 	}
-	return report(out, phones, public, promised.Sub(uploaded))
+	return report(out, phones, covers, public, promised.Sub(uploaded))
 }
 
 // meet lets phones live through some days.
@@ -130,31 +132,6 @@ func meet(cfg Config, today time.Time) []*actor {
 		a.abroad = a.contact && !atHome
 	}
 	return phones
-}
-
-// upload hands in the keys of every case at home, and gives the time by which all of them
-// are to be public.
-func upload(ctx context.Context, cfg Config, phones []*actor) (promised time.Time, err error) {
-	for i, p := range cfg.Provinces {
-		client := phone.NewClient(p.URL)
-		for _, a := range phones {
-			if !a.isCase || a.home != i {
-				continue
-			}
-			codes, err := p.Issue(ctx, 1)
-			if err != nil {
-				return promised, fmt.Errorf("getting a code: %w", err)
-			}
-			by, err := client.Upload(ctx, codes[0], a.scheme, a.keys)
-			if err != nil {
-				return promised, err
-			}
-			if by.After(promised) {
-				promised = by
-			}
-		}
-	}
-	return promised, nil
 }
 
 // await waits until every key of every case is public, as its phone sees it, and a little
@@ -206,7 +183,7 @@ func (a *actor) match(ctx context.Context, trees []string, uploaded time.Time) e
 	return err
 }
 
-func report(out io.Writer, phones []*actor, public, promised time.Duration) error {
+func report(out io.Writer, phones []*actor, covers int, public, promised time.Duration) error {
 	type row struct {
 		phones, cases, contacts, warned, missed, wrong, abroad int
 		slowest                                                time.Duration
@@ -250,6 +227,7 @@ func report(out io.Writer, phones []*actor, public, promised time.Duration) erro
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	fmt.Fprintf(out, "every upload sealed and under a permit; %d requests of cover beside them\n", covers)
 	fmt.Fprintf(out, "keys public %.1f s after upload; promised within %.1f s\n", public.Seconds(), promised.Seconds())
 	if missed > 0 || wrong > 0 {
 		return fmt.Errorf("%w: %d contacts were not warned, %d strangers were", ErrFailed, missed, wrong)

@@ -80,15 +80,16 @@ const (
 type Reason uint8
 
 const (
-	ReasonMalformed Reason = 1 // the bytes break a rule of this layout, or a key has an impossible shape
-	ReasonCode      Reason = 2 // code not valid: unknown, mistyped, spent, revoked or expired
-	ReasonPermit    Reason = 3 // permit not valid: not of this service, too old, another e's, or a wrong signature
-	ReasonFull      Reason = 4 // more keys than one permit takes
-	ReasonTooOld    Reason = 5 // a key ended too long ago
-	ReasonFuture    Reason = 6 // a key starts after now
-	ReasonOverlap   Reason = 7 // keys that one phone cannot have used at the same time
-	ReasonPaused    Reason = 8 // too many wrong short codes: they wait, long ones go on
-	ReasonBusy      Reason = 9 // the service cannot store more at the moment
+	ReasonMalformed Reason = 1  // the bytes break a rule of this layout, or a key has an impossible shape
+	ReasonCode      Reason = 2  // code not valid: unknown, mistyped, spent, revoked or expired
+	ReasonPermit    Reason = 3  // permit not valid: not of this service, too old, another e's, or a wrong signature
+	ReasonFull      Reason = 4  // more keys than one permit takes
+	ReasonTooOld    Reason = 5  // a key ended too long ago
+	ReasonFuture    Reason = 6  // a key starts after now
+	ReasonOverlap   Reason = 7  // keys that one phone cannot have used at the same time
+	ReasonPaused    Reason = 8  // too many wrong short codes: they wait, long ones go on
+	ReasonBusy      Reason = 9  // the service cannot store more at the moment
+	ReasonClosed    Reason = 10 // the service has a successor and takes nothing any more
 )
 
 // reasons is the closed list: the status that goes with each, the operations it answers,
@@ -108,6 +109,7 @@ var reasons = [...]struct {
 	ReasonOverlap:   {"keys overlap", Refused, false, true, true},
 	ReasonPaused:    {"short codes are paused", Later, true, false, false},
 	ReasonBusy:      {"busy", Later, true, true, false},
+	ReasonClosed:    {"closed", Refused, true, true, false},
 }
 
 func (r Reason) valid() bool { return r > 0 && int(r) < len(reasons) }

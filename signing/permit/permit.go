@@ -163,6 +163,15 @@ func CheckPublicKey(b [PublicKeyLen]byte) error {
 	return err
 }
 
+// CheckElement reports, as ErrElement, that b cannot be evaluated. Evaluate checks it too; this
+// is for who must know before a code is spent on it.
+func CheckElement(b [ElementLen]byte) error {
+	if _, err := parsePublic(b); err != nil {
+		return ErrElement
+	}
+	return nil
+}
+
 // ErrElement means that the 32 bytes of a blinded element are not the canonical form of a
 // group element, or are that of the identity, whose evaluation would say nothing about the
 // input.

@@ -219,6 +219,267 @@ func (x *CloseLogResponse) GetClosesBy() int64 {
 	return 0
 }
 
+type InviteRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// admin, officer, district or auditor.
+	Role string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	// Code of the unit within which the account writes figures; empty: everywhere.
+	Unit          string `protobuf:"bytes,2,opt,name=unit,proto3" json:"unit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InviteRequest) Reset() {
+	*x = InviteRequest{}
+	mi := &file_bluekey_v1_admin_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InviteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InviteRequest) ProtoMessage() {}
+
+func (x *InviteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bluekey_v1_admin_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InviteRequest.ProtoReflect.Descriptor instead.
+func (*InviteRequest) Descriptor() ([]byte, []int) {
+	return file_bluekey_v1_admin_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *InviteRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *InviteRequest) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+type InviteResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Works once.
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// Unix seconds from which on it does not.
+	Expires       int64 `protobuf:"varint,2,opt,name=expires,proto3" json:"expires,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InviteResponse) Reset() {
+	*x = InviteResponse{}
+	mi := &file_bluekey_v1_admin_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InviteResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InviteResponse) ProtoMessage() {}
+
+func (x *InviteResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bluekey_v1_admin_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InviteResponse.ProtoReflect.Descriptor instead.
+func (*InviteResponse) Descriptor() ([]byte, []int) {
+	return file_bluekey_v1_admin_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *InviteResponse) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *InviteResponse) GetExpires() int64 {
+	if x != nil {
+		return x.Expires
+	}
+	return 0
+}
+
+type NoteBackupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NoteBackupRequest) Reset() {
+	*x = NoteBackupRequest{}
+	mi := &file_bluekey_v1_admin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NoteBackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NoteBackupRequest) ProtoMessage() {}
+
+func (x *NoteBackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bluekey_v1_admin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NoteBackupRequest.ProtoReflect.Descriptor instead.
+func (*NoteBackupRequest) Descriptor() ([]byte, []int) {
+	return file_bluekey_v1_admin_proto_rawDescGZIP(), []int{6}
+}
+
+type NoteBackupResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NoteBackupResponse) Reset() {
+	*x = NoteBackupResponse{}
+	mi := &file_bluekey_v1_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NoteBackupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NoteBackupResponse) ProtoMessage() {}
+
+func (x *NoteBackupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bluekey_v1_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NoteBackupResponse.ProtoReflect.Descriptor instead.
+func (*NoteBackupResponse) Descriptor() ([]byte, []int) {
+	return file_bluekey_v1_admin_proto_rawDescGZIP(), []int{7}
+}
+
+type ReadJournalRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadJournalRequest) Reset() {
+	*x = ReadJournalRequest{}
+	mi := &file_bluekey_v1_admin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadJournalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadJournalRequest) ProtoMessage() {}
+
+func (x *ReadJournalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bluekey_v1_admin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadJournalRequest.ProtoReflect.Descriptor instead.
+func (*ReadJournalRequest) Descriptor() ([]byte, []int) {
+	return file_bluekey_v1_admin_proto_rawDescGZIP(), []int{8}
+}
+
+type ReadJournalResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The next bytes of the text; the stream ends where it does.
+	Text          []byte `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadJournalResponse) Reset() {
+	*x = ReadJournalResponse{}
+	mi := &file_bluekey_v1_admin_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadJournalResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadJournalResponse) ProtoMessage() {}
+
+func (x *ReadJournalResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bluekey_v1_admin_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadJournalResponse.ProtoReflect.Descriptor instead.
+func (*ReadJournalResponse) Descriptor() ([]byte, []int) {
+	return file_bluekey_v1_admin_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ReadJournalResponse) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
 var File_bluekey_v1_admin_proto protoreflect.FileDescriptor
 
 const file_bluekey_v1_admin_proto_rawDesc = "" +
@@ -234,10 +495,25 @@ const file_bluekey_v1_admin_proto_rawDesc = "" +
 	"\x06policy\x18\x01 \x01(\fR\x06policy\x12\x18\n" +
 	"\aopening\x18\x02 \x01(\fR\aopening\"/\n" +
 	"\x10CloseLogResponse\x12\x1b\n" +
-	"\tcloses_by\x18\x01 \x01(\x03R\bclosesBy2\xa8\x01\n" +
+	"\tcloses_by\x18\x01 \x01(\x03R\bclosesBy\"7\n" +
+	"\rInviteRequest\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x12\n" +
+	"\x04unit\x18\x02 \x01(\tR\x04unit\"<\n" +
+	"\x0eInviteResponse\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x18\n" +
+	"\aexpires\x18\x02 \x01(\x03R\aexpires\"\x13\n" +
+	"\x11NoteBackupRequest\"\x14\n" +
+	"\x12NoteBackupResponse\"\x14\n" +
+	"\x12ReadJournalRequest\")\n" +
+	"\x13ReadJournalResponse\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\fR\x04text2\x88\x03\n" +
 	"\fAdminService\x12Q\n" +
 	"\fRotateSigner\x12\x1f.bluekey.v1.RotateSignerRequest\x1a .bluekey.v1.RotateSignerResponse\x12E\n" +
-	"\bCloseLog\x12\x1b.bluekey.v1.CloseLogRequest\x1a\x1c.bluekey.v1.CloseLogResponseB)Z'bluekey/server/api/bluekey/v1;bluekeyv1b\x06proto3"
+	"\bCloseLog\x12\x1b.bluekey.v1.CloseLogRequest\x1a\x1c.bluekey.v1.CloseLogResponse\x12?\n" +
+	"\x06Invite\x12\x19.bluekey.v1.InviteRequest\x1a\x1a.bluekey.v1.InviteResponse\x12K\n" +
+	"\n" +
+	"NoteBackup\x12\x1d.bluekey.v1.NoteBackupRequest\x1a\x1e.bluekey.v1.NoteBackupResponse\x12P\n" +
+	"\vReadJournal\x12\x1e.bluekey.v1.ReadJournalRequest\x1a\x1f.bluekey.v1.ReadJournalResponse0\x01B)Z'bluekey/server/api/bluekey/v1;bluekeyv1b\x06proto3"
 
 var (
 	file_bluekey_v1_admin_proto_rawDescOnce sync.Once
@@ -251,20 +527,32 @@ func file_bluekey_v1_admin_proto_rawDescGZIP() []byte {
 	return file_bluekey_v1_admin_proto_rawDescData
 }
 
-var file_bluekey_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_bluekey_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_bluekey_v1_admin_proto_goTypes = []any{
 	(*RotateSignerRequest)(nil),  // 0: bluekey.v1.RotateSignerRequest
 	(*RotateSignerResponse)(nil), // 1: bluekey.v1.RotateSignerResponse
 	(*CloseLogRequest)(nil),      // 2: bluekey.v1.CloseLogRequest
 	(*CloseLogResponse)(nil),     // 3: bluekey.v1.CloseLogResponse
+	(*InviteRequest)(nil),        // 4: bluekey.v1.InviteRequest
+	(*InviteResponse)(nil),       // 5: bluekey.v1.InviteResponse
+	(*NoteBackupRequest)(nil),    // 6: bluekey.v1.NoteBackupRequest
+	(*NoteBackupResponse)(nil),   // 7: bluekey.v1.NoteBackupResponse
+	(*ReadJournalRequest)(nil),   // 8: bluekey.v1.ReadJournalRequest
+	(*ReadJournalResponse)(nil),  // 9: bluekey.v1.ReadJournalResponse
 }
 var file_bluekey_v1_admin_proto_depIdxs = []int32{
 	0, // 0: bluekey.v1.AdminService.RotateSigner:input_type -> bluekey.v1.RotateSignerRequest
 	2, // 1: bluekey.v1.AdminService.CloseLog:input_type -> bluekey.v1.CloseLogRequest
-	1, // 2: bluekey.v1.AdminService.RotateSigner:output_type -> bluekey.v1.RotateSignerResponse
-	3, // 3: bluekey.v1.AdminService.CloseLog:output_type -> bluekey.v1.CloseLogResponse
-	2, // [2:4] is the sub-list for method output_type
-	0, // [0:2] is the sub-list for method input_type
+	4, // 2: bluekey.v1.AdminService.Invite:input_type -> bluekey.v1.InviteRequest
+	6, // 3: bluekey.v1.AdminService.NoteBackup:input_type -> bluekey.v1.NoteBackupRequest
+	8, // 4: bluekey.v1.AdminService.ReadJournal:input_type -> bluekey.v1.ReadJournalRequest
+	1, // 5: bluekey.v1.AdminService.RotateSigner:output_type -> bluekey.v1.RotateSignerResponse
+	3, // 6: bluekey.v1.AdminService.CloseLog:output_type -> bluekey.v1.CloseLogResponse
+	5, // 7: bluekey.v1.AdminService.Invite:output_type -> bluekey.v1.InviteResponse
+	7, // 8: bluekey.v1.AdminService.NoteBackup:output_type -> bluekey.v1.NoteBackupResponse
+	9, // 9: bluekey.v1.AdminService.ReadJournal:output_type -> bluekey.v1.ReadJournalResponse
+	5, // [5:10] is the sub-list for method output_type
+	0, // [0:5] is the sub-list for method input_type
 	0, // [0:0] is the sub-list for extension type_name
 	0, // [0:0] is the sub-list for extension extendee
 	0, // [0:0] is the sub-list for field type_name
@@ -281,7 +569,7 @@ func file_bluekey_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bluekey_v1_admin_proto_rawDesc), len(file_bluekey_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

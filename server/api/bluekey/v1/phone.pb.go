@@ -21,83 +21,28 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Scheme says which family of broadcast IDs a key belongs to.
-type Scheme int32
-
-const (
-	Scheme_SCHEME_UNSPECIFIED Scheme = 0
-	// Exposure Notifications: 16-byte keys, 10-minute intervals.
-	Scheme_SCHEME_GAEN Scheme = 1
-	// Bluezone: 32-byte day seeds, 15-minute intervals.
-	Scheme_SCHEME_BLUEZONE Scheme = 2
-)
-
-// Enum value maps for Scheme.
-var (
-	Scheme_name = map[int32]string{
-		0: "SCHEME_UNSPECIFIED",
-		1: "SCHEME_GAEN",
-		2: "SCHEME_BLUEZONE",
-	}
-	Scheme_value = map[string]int32{
-		"SCHEME_UNSPECIFIED": 0,
-		"SCHEME_GAEN":        1,
-		"SCHEME_BLUEZONE":    2,
-	}
-)
-
-func (x Scheme) Enum() *Scheme {
-	p := new(Scheme)
-	*p = x
-	return p
-}
-
-func (x Scheme) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (Scheme) Descriptor() protoreflect.EnumDescriptor {
-	return file_bluekey_v1_phone_proto_enumTypes[0].Descriptor()
-}
-
-func (Scheme) Type() protoreflect.EnumType {
-	return &file_bluekey_v1_phone_proto_enumTypes[0]
-}
-
-func (x Scheme) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use Scheme.Descriptor instead.
-func (Scheme) EnumDescriptor() ([]byte, []int) {
-	return file_bluekey_v1_phone_proto_rawDescGZIP(), []int{0}
-}
-
-type UploadRequest struct {
+type ExchangeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The upload code, as staff handed it out.
-	Code   string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
-	Scheme Scheme `protobuf:"varint,2,opt,name=scheme,proto3,enum=bluekey.v1.Scheme" json:"scheme,omitempty"`
-	// 1 to 30 keys (Bluezone: to 16).
-	Keys          []*Key `protobuf:"bytes,3,rep,name=keys,proto3" json:"keys,omitempty"`
+	// 2,168 bytes: key id, HPKE enc and ciphertext.
+	Sealed        []byte `protobuf:"bytes,1,opt,name=sealed,proto3" json:"sealed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *UploadRequest) Reset() {
-	*x = UploadRequest{}
+func (x *ExchangeRequest) Reset() {
+	*x = ExchangeRequest{}
 	mi := &file_bluekey_v1_phone_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *UploadRequest) String() string {
+func (x *ExchangeRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*UploadRequest) ProtoMessage() {}
+func (*ExchangeRequest) ProtoMessage() {}
 
-func (x *UploadRequest) ProtoReflect() protoreflect.Message {
+func (x *ExchangeRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_bluekey_v1_phone_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -109,62 +54,40 @@ func (x *UploadRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use UploadRequest.ProtoReflect.Descriptor instead.
-func (*UploadRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use ExchangeRequest.ProtoReflect.Descriptor instead.
+func (*ExchangeRequest) Descriptor() ([]byte, []int) {
 	return file_bluekey_v1_phone_proto_rawDescGZIP(), []int{0}
 }
 
-func (x *UploadRequest) GetCode() string {
+func (x *ExchangeRequest) GetSealed() []byte {
 	if x != nil {
-		return x.Code
-	}
-	return ""
-}
-
-func (x *UploadRequest) GetScheme() Scheme {
-	if x != nil {
-		return x.Scheme
-	}
-	return Scheme_SCHEME_UNSPECIFIED
-}
-
-func (x *UploadRequest) GetKeys() []*Key {
-	if x != nil {
-		return x.Keys
+		return x.Sealed
 	}
 	return nil
 }
 
-// Key is one diagnosis key.
-type Key struct {
+type ExchangeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 16 bytes (GAEN) or 32 (Bluezone, the day seed, never a daily key).
-	Secret []byte `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
-	// First interval of its validity, counted from the Unix epoch in intervals of the
-	// scheme.
-	Start uint32 `protobuf:"varint,2,opt,name=start,proto3" json:"start,omitempty"`
-	// Intervals it was valid for: 1 to 144 (GAEN); what is left of the day (Bluezone).
-	Count uint32 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
-	// Transmission risk level, 0 to 8.
-	Risk          uint32 `protobuf:"varint,4,opt,name=risk,proto3" json:"risk,omitempty"`
+	// 560 bytes: reply nonce and ciphertext.
+	Sealed        []byte `protobuf:"bytes,1,opt,name=sealed,proto3" json:"sealed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *Key) Reset() {
-	*x = Key{}
+func (x *ExchangeResponse) Reset() {
+	*x = ExchangeResponse{}
 	mi := &file_bluekey_v1_phone_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *Key) String() string {
+func (x *ExchangeResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*Key) ProtoMessage() {}
+func (*ExchangeResponse) ProtoMessage() {}
 
-func (x *Key) ProtoReflect() protoreflect.Message {
+func (x *ExchangeResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_bluekey_v1_phone_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -176,89 +99,22 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use Key.ProtoReflect.Descriptor instead.
-func (*Key) Descriptor() ([]byte, []int) {
+// Deprecated: Use ExchangeResponse.ProtoReflect.Descriptor instead.
+func (*ExchangeResponse) Descriptor() ([]byte, []int) {
 	return file_bluekey_v1_phone_proto_rawDescGZIP(), []int{1}
 }
 
-func (x *Key) GetSecret() []byte {
+func (x *ExchangeResponse) GetSealed() []byte {
 	if x != nil {
-		return x.Secret
+		return x.Sealed
 	}
 	return nil
-}
-
-func (x *Key) GetStart() uint32 {
-	if x != nil {
-		return x.Start
-	}
-	return 0
-}
-
-func (x *Key) GetCount() uint32 {
-	if x != nil {
-		return x.Count
-	}
-	return 0
-}
-
-func (x *Key) GetRisk() uint32 {
-	if x != nil {
-		return x.Risk
-	}
-	return 0
-}
-
-type UploadResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Unix seconds by which every key of the upload is public.
-	PublishBy     int64 `protobuf:"varint,1,opt,name=publish_by,json=publishBy,proto3" json:"publish_by,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *UploadResponse) Reset() {
-	*x = UploadResponse{}
-	mi := &file_bluekey_v1_phone_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *UploadResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*UploadResponse) ProtoMessage() {}
-
-func (x *UploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bluekey_v1_phone_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use UploadResponse.ProtoReflect.Descriptor instead.
-func (*UploadResponse) Descriptor() ([]byte, []int) {
-	return file_bluekey_v1_phone_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *UploadResponse) GetPublishBy() int64 {
-	if x != nil {
-		return x.PublishBy
-	}
-	return 0
 }
 
 // Refusal is the detail of the error that answers a request the server will not do.
 type Refusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A stable word for programs: malformed, bad_code, spent_code, expired_code, paused,
-	// too_old, future, overlap, busy, closed, not_found, limit.
+	// A stable word for programs: malformed, unknown_key, busy, closed, not_found, limit.
 	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The field that is wrong, named as in the request; empty if it is none in particular.
 	Field string `protobuf:"bytes,2,opt,name=field,proto3" json:"field,omitempty"`
@@ -272,7 +128,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_bluekey_v1_phone_proto_msgTypes[3]
+	mi := &file_bluekey_v1_phone_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -284,7 +140,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_bluekey_v1_phone_proto_msgTypes[3]
+	mi := &file_bluekey_v1_phone_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -297,7 +153,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_bluekey_v1_phone_proto_rawDescGZIP(), []int{3}
+	return file_bluekey_v1_phone_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Refusal) GetReason() string {
@@ -333,31 +189,19 @@ var File_bluekey_v1_phone_proto protoreflect.FileDescriptor
 const file_bluekey_v1_phone_proto_rawDesc = "" +
 	"\n" +
 	"\x16bluekey/v1/phone.proto\x12\n" +
-	"bluekey.v1\"t\n" +
-	"\rUploadRequest\x12\x12\n" +
-	"\x04code\x18\x01 \x01(\tR\x04code\x12*\n" +
-	"\x06scheme\x18\x02 \x01(\x0e2\x12.bluekey.v1.SchemeR\x06scheme\x12#\n" +
-	"\x04keys\x18\x03 \x03(\v2\x0f.bluekey.v1.KeyR\x04keys\"]\n" +
-	"\x03Key\x12\x16\n" +
-	"\x06secret\x18\x01 \x01(\fR\x06secret\x12\x14\n" +
-	"\x05start\x18\x02 \x01(\rR\x05start\x12\x14\n" +
-	"\x05count\x18\x03 \x01(\rR\x05count\x12\x12\n" +
-	"\x04risk\x18\x04 \x01(\rR\x04risk\"/\n" +
-	"\x0eUploadResponse\x12\x1d\n" +
-	"\n" +
-	"publish_by\x18\x01 \x01(\x03R\tpublishBy\"r\n" +
+	"bluekey.v1\")\n" +
+	"\x0fExchangeRequest\x12\x16\n" +
+	"\x06sealed\x18\x01 \x01(\fR\x06sealed\"*\n" +
+	"\x10ExchangeResponse\x12\x16\n" +
+	"\x06sealed\x18\x01 \x01(\fR\x06sealed\"r\n" +
 	"\aRefusal\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05field\x18\x02 \x01(\tR\x05field\x12\x19\n" +
 	"\x05index\x18\x03 \x01(\rH\x00R\x05index\x88\x01\x01\x12\x14\n" +
 	"\x05retry\x18\x04 \x01(\bR\x05retryB\b\n" +
-	"\x06_index*F\n" +
-	"\x06Scheme\x12\x16\n" +
-	"\x12SCHEME_UNSPECIFIED\x10\x00\x12\x0f\n" +
-	"\vSCHEME_GAEN\x10\x01\x12\x13\n" +
-	"\x0fSCHEME_BLUEZONE\x10\x022O\n" +
-	"\fPhoneService\x12?\n" +
-	"\x06Upload\x12\x19.bluekey.v1.UploadRequest\x1a\x1a.bluekey.v1.UploadResponseB)Z'bluekey/server/api/bluekey/v1;bluekeyv1b\x06proto3"
+	"\x06_index2U\n" +
+	"\fPhoneService\x12E\n" +
+	"\bExchange\x12\x1b.bluekey.v1.ExchangeRequest\x1a\x1c.bluekey.v1.ExchangeResponseB)Z'bluekey/server/api/bluekey/v1;bluekeyv1b\x06proto3"
 
 var (
 	file_bluekey_v1_phone_proto_rawDescOnce sync.Once
@@ -371,25 +215,20 @@ func file_bluekey_v1_phone_proto_rawDescGZIP() []byte {
 	return file_bluekey_v1_phone_proto_rawDescData
 }
 
-var file_bluekey_v1_phone_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_bluekey_v1_phone_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_bluekey_v1_phone_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_bluekey_v1_phone_proto_goTypes = []any{
-	(Scheme)(0),            // 0: bluekey.v1.Scheme
-	(*UploadRequest)(nil),  // 1: bluekey.v1.UploadRequest
-	(*Key)(nil),            // 2: bluekey.v1.Key
-	(*UploadResponse)(nil), // 3: bluekey.v1.UploadResponse
-	(*Refusal)(nil),        // 4: bluekey.v1.Refusal
+	(*ExchangeRequest)(nil),  // 0: bluekey.v1.ExchangeRequest
+	(*ExchangeResponse)(nil), // 1: bluekey.v1.ExchangeResponse
+	(*Refusal)(nil),          // 2: bluekey.v1.Refusal
 }
 var file_bluekey_v1_phone_proto_depIdxs = []int32{
-	0, // 0: bluekey.v1.UploadRequest.scheme:type_name -> bluekey.v1.Scheme
-	2, // 1: bluekey.v1.UploadRequest.keys:type_name -> bluekey.v1.Key
-	1, // 2: bluekey.v1.PhoneService.Upload:input_type -> bluekey.v1.UploadRequest
-	3, // 3: bluekey.v1.PhoneService.Upload:output_type -> bluekey.v1.UploadResponse
-	3, // [3:4] is the sub-list for method output_type
-	2, // [2:3] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	0, // 0: bluekey.v1.PhoneService.Exchange:input_type -> bluekey.v1.ExchangeRequest
+	1, // 1: bluekey.v1.PhoneService.Exchange:output_type -> bluekey.v1.ExchangeResponse
+	1, // [1:2] is the sub-list for method output_type
+	0, // [0:1] is the sub-list for method input_type
+	0, // [0:0] is the sub-list for extension type_name
+	0, // [0:0] is the sub-list for extension extendee
+	0, // [0:0] is the sub-list for field type_name
 }
 
 func init() { file_bluekey_v1_phone_proto_init() }
@@ -397,20 +236,19 @@ func file_bluekey_v1_phone_proto_init() {
 	if File_bluekey_v1_phone_proto != nil {
 		return
 	}
-	file_bluekey_v1_phone_proto_msgTypes[3].OneofWrappers = []any{}
+	file_bluekey_v1_phone_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bluekey_v1_phone_proto_rawDesc), len(file_bluekey_v1_phone_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   4,
+			NumEnums:      0,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_bluekey_v1_phone_proto_goTypes,
 		DependencyIndexes: file_bluekey_v1_phone_proto_depIdxs,
-		EnumInfos:         file_bluekey_v1_phone_proto_enumTypes,
 		MessageInfos:      file_bluekey_v1_phone_proto_msgTypes,
 	}.Build()
 	File_bluekey_v1_phone_proto = out.File

@@ -38,6 +38,13 @@ const (
 	AdminServiceRotateSignerProcedure = "/bluekey.v1.AdminService/RotateSigner"
 	// AdminServiceCloseLogProcedure is the fully-qualified name of the AdminService's CloseLog RPC.
 	AdminServiceCloseLogProcedure = "/bluekey.v1.AdminService/CloseLog"
+	// AdminServiceInviteProcedure is the fully-qualified name of the AdminService's Invite RPC.
+	AdminServiceInviteProcedure = "/bluekey.v1.AdminService/Invite"
+	// AdminServiceNoteBackupProcedure is the fully-qualified name of the AdminService's NoteBackup RPC.
+	AdminServiceNoteBackupProcedure = "/bluekey.v1.AdminService/NoteBackup"
+	// AdminServiceReadJournalProcedure is the fully-qualified name of the AdminService's ReadJournal
+	// RPC.
+	AdminServiceReadJournalProcedure = "/bluekey.v1.AdminService/ReadJournal"
 )
 
 // AdminServiceClient is a client for the bluekey.v1.AdminService service.
@@ -49,6 +56,13 @@ type AdminServiceClient interface {
 	// from then on; the closing entry follows when every key is public. Sent again it tells
 	// how far this is.
 	CloseLog(context.Context, *v1.CloseLogRequest) (*v1.CloseLogResponse, error)
+	// Invite makes a link for a new account of the console, also when nobody has one or can
+	// get in any more.
+	Invite(context.Context, *v1.InviteRequest) (*v1.InviteResponse, error)
+	// NoteBackup records that a backup was just made, for the status page.
+	NoteBackup(context.Context, *v1.NoteBackupRequest) (*v1.NoteBackupResponse, error)
+	// ReadJournal is the whole journal, as the console's page gives it.
+	ReadJournal(context.Context, *v1.ReadJournalRequest) (*connect.ServerStreamForClient[v1.ReadJournalResponse], error)
 }
 
 // NewAdminServiceClient constructs a client for the bluekey.v1.AdminService service. By default, it
@@ -74,6 +88,24 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(adminServiceMethods.ByName("CloseLog")),
 			connect.WithClientOptions(opts...),
 		),
+		invite: connect.NewClient[v1.InviteRequest, v1.InviteResponse](
+			httpClient,
+			baseURL+AdminServiceInviteProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("Invite")),
+			connect.WithClientOptions(opts...),
+		),
+		noteBackup: connect.NewClient[v1.NoteBackupRequest, v1.NoteBackupResponse](
+			httpClient,
+			baseURL+AdminServiceNoteBackupProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("NoteBackup")),
+			connect.WithClientOptions(opts...),
+		),
+		readJournal: connect.NewClient[v1.ReadJournalRequest, v1.ReadJournalResponse](
+			httpClient,
+			baseURL+AdminServiceReadJournalProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("ReadJournal")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -81,6 +113,9 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 type adminServiceClient struct {
 	rotateSigner *connect.Client[v1.RotateSignerRequest, v1.RotateSignerResponse]
 	closeLog     *connect.Client[v1.CloseLogRequest, v1.CloseLogResponse]
+	invite       *connect.Client[v1.InviteRequest, v1.InviteResponse]
+	noteBackup   *connect.Client[v1.NoteBackupRequest, v1.NoteBackupResponse]
+	readJournal  *connect.Client[v1.ReadJournalRequest, v1.ReadJournalResponse]
 }
 
 // RotateSigner calls bluekey.v1.AdminService.RotateSigner.
@@ -101,6 +136,29 @@ func (c *adminServiceClient) CloseLog(ctx context.Context, req *v1.CloseLogReque
 	return nil, err
 }
 
+// Invite calls bluekey.v1.AdminService.Invite.
+func (c *adminServiceClient) Invite(ctx context.Context, req *v1.InviteRequest) (*v1.InviteResponse, error) {
+	response, err := c.invite.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// NoteBackup calls bluekey.v1.AdminService.NoteBackup.
+func (c *adminServiceClient) NoteBackup(ctx context.Context, req *v1.NoteBackupRequest) (*v1.NoteBackupResponse, error) {
+	response, err := c.noteBackup.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ReadJournal calls bluekey.v1.AdminService.ReadJournal.
+func (c *adminServiceClient) ReadJournal(ctx context.Context, req *v1.ReadJournalRequest) (*connect.ServerStreamForClient[v1.ReadJournalResponse], error) {
+	return c.readJournal.CallServerStream(ctx, connect.NewRequest(req))
+}
+
 // AdminServiceHandler is an implementation of the bluekey.v1.AdminService service.
 type AdminServiceHandler interface {
 	// RotateSigner introduces a new key for export.sig through the log, and retires the
@@ -110,6 +168,13 @@ type AdminServiceHandler interface {
 	// from then on; the closing entry follows when every key is public. Sent again it tells
 	// how far this is.
 	CloseLog(context.Context, *v1.CloseLogRequest) (*v1.CloseLogResponse, error)
+	// Invite makes a link for a new account of the console, also when nobody has one or can
+	// get in any more.
+	Invite(context.Context, *v1.InviteRequest) (*v1.InviteResponse, error)
+	// NoteBackup records that a backup was just made, for the status page.
+	NoteBackup(context.Context, *v1.NoteBackupRequest) (*v1.NoteBackupResponse, error)
+	// ReadJournal is the whole journal, as the console's page gives it.
+	ReadJournal(context.Context, *v1.ReadJournalRequest, *connect.ServerStream[v1.ReadJournalResponse]) error
 }
 
 // NewAdminServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -131,12 +196,36 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(adminServiceMethods.ByName("CloseLog")),
 		connect.WithHandlerOptions(opts...),
 	)
+	adminServiceInviteHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceInviteProcedure,
+		svc.Invite,
+		connect.WithSchema(adminServiceMethods.ByName("Invite")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceNoteBackupHandler := connect.NewUnaryHandlerSimple(
+		AdminServiceNoteBackupProcedure,
+		svc.NoteBackup,
+		connect.WithSchema(adminServiceMethods.ByName("NoteBackup")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceReadJournalHandler := connect.NewServerStreamHandlerSimple(
+		AdminServiceReadJournalProcedure,
+		svc.ReadJournal,
+		connect.WithSchema(adminServiceMethods.ByName("ReadJournal")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/bluekey.v1.AdminService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AdminServiceRotateSignerProcedure:
 			adminServiceRotateSignerHandler.ServeHTTP(w, r)
 		case AdminServiceCloseLogProcedure:
 			adminServiceCloseLogHandler.ServeHTTP(w, r)
+		case AdminServiceInviteProcedure:
+			adminServiceInviteHandler.ServeHTTP(w, r)
+		case AdminServiceNoteBackupProcedure:
+			adminServiceNoteBackupHandler.ServeHTTP(w, r)
+		case AdminServiceReadJournalProcedure:
+			adminServiceReadJournalHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -152,4 +241,16 @@ func (UnimplementedAdminServiceHandler) RotateSigner(context.Context, *v1.Rotate
 
 func (UnimplementedAdminServiceHandler) CloseLog(context.Context, *v1.CloseLogRequest) (*v1.CloseLogResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bluekey.v1.AdminService.CloseLog is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) Invite(context.Context, *v1.InviteRequest) (*v1.InviteResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bluekey.v1.AdminService.Invite is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) NoteBackup(context.Context, *v1.NoteBackupRequest) (*v1.NoteBackupResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bluekey.v1.AdminService.NoteBackup is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) ReadJournal(context.Context, *v1.ReadJournalRequest, *connect.ServerStream[v1.ReadJournalResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("bluekey.v1.AdminService.ReadJournal is not implemented"))
 }

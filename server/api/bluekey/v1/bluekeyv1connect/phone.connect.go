@@ -33,16 +33,17 @@ const (
 // reflection-formatted method names, remove the leading slash and convert the remaining slash to a
 // period.
 const (
-	// PhoneServiceUploadProcedure is the fully-qualified name of the PhoneService's Upload RPC.
-	PhoneServiceUploadProcedure = "/bluekey.v1.PhoneService/Upload"
+	// PhoneServiceExchangeProcedure is the fully-qualified name of the PhoneService's Exchange RPC.
+	PhoneServiceExchangeProcedure = "/bluekey.v1.PhoneService/Exchange"
 )
 
 // PhoneServiceClient is a client for the bluekey.v1.PhoneService service.
 type PhoneServiceClient interface {
-	// Upload hands in the keys of one case, all of one scheme. It is accepted whole or
-	// refused whole; the reply leaves once the keys are on disk. Sent again with the same
-	// code and the same keys it is answered the same way. A refusal carries a Refusal.
-	Upload(context.Context, *v1.UploadRequest) (*v1.UploadResponse, error)
+	// Exchange takes one sealed request and gives a sealed reply of fixed size. What was
+	// asked for, and whether it was done, only the phone can read. In clear is said only what
+	// is decided before opening, by a Refusal: malformed (a wrong length), unknown_key (fetch
+	// the keyring again), busy.
+	Exchange(context.Context, *v1.ExchangeRequest) (*v1.ExchangeResponse, error)
 }
 
 // NewPhoneServiceClient constructs a client for the bluekey.v1.PhoneService service. By default, it
@@ -56,10 +57,10 @@ func NewPhoneServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 	baseURL = strings.TrimRight(baseURL, "/")
 	phoneServiceMethods := v1.File_bluekey_v1_phone_proto.Services().ByName("PhoneService").Methods()
 	return &phoneServiceClient{
-		upload: connect.NewClient[v1.UploadRequest, v1.UploadResponse](
+		exchange: connect.NewClient[v1.ExchangeRequest, v1.ExchangeResponse](
 			httpClient,
-			baseURL+PhoneServiceUploadProcedure,
-			connect.WithSchema(phoneServiceMethods.ByName("Upload")),
+			baseURL+PhoneServiceExchangeProcedure,
+			connect.WithSchema(phoneServiceMethods.ByName("Exchange")),
 			connect.WithClientOptions(opts...),
 		),
 	}
@@ -67,12 +68,12 @@ func NewPhoneServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 
 // phoneServiceClient implements PhoneServiceClient.
 type phoneServiceClient struct {
-	upload *connect.Client[v1.UploadRequest, v1.UploadResponse]
+	exchange *connect.Client[v1.ExchangeRequest, v1.ExchangeResponse]
 }
 
-// Upload calls bluekey.v1.PhoneService.Upload.
-func (c *phoneServiceClient) Upload(ctx context.Context, req *v1.UploadRequest) (*v1.UploadResponse, error) {
-	response, err := c.upload.CallUnary(ctx, connect.NewRequest(req))
+// Exchange calls bluekey.v1.PhoneService.Exchange.
+func (c *phoneServiceClient) Exchange(ctx context.Context, req *v1.ExchangeRequest) (*v1.ExchangeResponse, error) {
+	response, err := c.exchange.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -81,10 +82,11 @@ func (c *phoneServiceClient) Upload(ctx context.Context, req *v1.UploadRequest) 
 
 // PhoneServiceHandler is an implementation of the bluekey.v1.PhoneService service.
 type PhoneServiceHandler interface {
-	// Upload hands in the keys of one case, all of one scheme. It is accepted whole or
-	// refused whole; the reply leaves once the keys are on disk. Sent again with the same
-	// code and the same keys it is answered the same way. A refusal carries a Refusal.
-	Upload(context.Context, *v1.UploadRequest) (*v1.UploadResponse, error)
+	// Exchange takes one sealed request and gives a sealed reply of fixed size. What was
+	// asked for, and whether it was done, only the phone can read. In clear is said only what
+	// is decided before opening, by a Refusal: malformed (a wrong length), unknown_key (fetch
+	// the keyring again), busy.
+	Exchange(context.Context, *v1.ExchangeRequest) (*v1.ExchangeResponse, error)
 }
 
 // NewPhoneServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -94,16 +96,16 @@ type PhoneServiceHandler interface {
 // and JSON codecs. They also support gzip compression.
 func NewPhoneServiceHandler(svc PhoneServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
 	phoneServiceMethods := v1.File_bluekey_v1_phone_proto.Services().ByName("PhoneService").Methods()
-	phoneServiceUploadHandler := connect.NewUnaryHandlerSimple(
-		PhoneServiceUploadProcedure,
-		svc.Upload,
-		connect.WithSchema(phoneServiceMethods.ByName("Upload")),
+	phoneServiceExchangeHandler := connect.NewUnaryHandlerSimple(
+		PhoneServiceExchangeProcedure,
+		svc.Exchange,
+		connect.WithSchema(phoneServiceMethods.ByName("Exchange")),
 		connect.WithHandlerOptions(opts...),
 	)
 	return "/bluekey.v1.PhoneService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
-		case PhoneServiceUploadProcedure:
-			phoneServiceUploadHandler.ServeHTTP(w, r)
+		case PhoneServiceExchangeProcedure:
+			phoneServiceExchangeHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -113,6 +115,6 @@ func NewPhoneServiceHandler(svc PhoneServiceHandler, opts ...connect.HandlerOpti
 // UnimplementedPhoneServiceHandler returns CodeUnimplemented from all methods.
 type UnimplementedPhoneServiceHandler struct{}
 
-func (UnimplementedPhoneServiceHandler) Upload(context.Context, *v1.UploadRequest) (*v1.UploadResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bluekey.v1.PhoneService.Upload is not implemented"))
+func (UnimplementedPhoneServiceHandler) Exchange(context.Context, *v1.ExchangeRequest) (*v1.ExchangeResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bluekey.v1.PhoneService.Exchange is not implemented"))
 }
