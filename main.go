@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -40,8 +41,10 @@ import (
 	"bluekey/keystore/diagnosis"
 	"bluekey/server"
 	bluekeyv1 "bluekey/server/api/bluekey/v1"
+	"bluekey/server/bluezone"
 	"bluekey/server/console"
 	"bluekey/server/drill"
+	"bluekey/server/gaen"
 	"bluekey/server/phone"
 	"bluekey/server/witness"
 	"bluekey/signing"
@@ -138,6 +141,11 @@ type serveCmd struct {
 	Data              string         `default:"./bluekey-data" placeholder:"DIR" help:"Data folder (${default}); made if missing."`
 	Listen            string         `default:"127.0.0.1:8080" placeholder:"ADDR" help:"Public address: phones, exports (${default}). Port 0 takes a free one."`
 	Ops               string         `default:"127.0.0.1:8081" placeholder:"ADDR" help:"Operations address: /livez /readyz /metrics (${default})."`
+	TLSCert           string         `name:"tls-cert" placeholder:"FILE" help:"Certificate with which the public address ends TLS; read again when it changes."`
+	TLSKey            string         `name:"tls-key" placeholder:"FILE" help:"Its key."`
+	Doors             []string       `placeholder:"gaen,bluezone" help:"Protocols of other apps to take uploads by. A door sees code and keys in one request."`
+	GAENAuthorities   string         `name:"gaen-authorities" placeholder:"FILE" help:"YAML: whose verification certificates the GAEN door takes."`
+	BluezoneSettings  string         `name:"bluezone-settings" placeholder:"FILE" help:"YAML: what apps at the Bluezone door are told."`
 	Origin            string         `placeholder:"NAME" help:"Name of this service in its log, as keys.example.gov.vn/hai-phong. Fixed at the first start; needed for a public address."`
 	Region            string         `placeholder:"CODE" help:"Region in exports (VN-HP). Fixed at the first start."`
 	Period            *time.Duration `placeholder:"4h" help:"Length of a window: how often exports come (4h)."`
@@ -230,6 +238,12 @@ func (c *serveCmd) settle(log *slog.Logger) error {
 	if path := filepath.Join(c.Data, adminSocket); len(path) > maxSocketPath {
 		return fmt.Errorf("data %s: the path is too long for a socket in it: choose one of at most %d bytes", c.Data, maxSocketPath-len(adminSocket)-1)
 	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return errors.New("give tls_cert and tls_key together, or neither")
+	}
+	if slices.Contains(c.Doors, "bluezone") && c.TLSCert == "" && !loopback(c.Listen) {
+		return fmt.Errorf("doors: bluezone: an app hands over its root key there, so nothing may read along: end TLS here (tls_cert, tls_key) or listen on loopback, not on %s", c.Listen)
+	}
 	if c.Origin == "" && !loopback(c.Listen) {
 		if _, err := os.Stat(c.Data); errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("listen %s: a public address needs a chosen --origin, the name under which this service signs", c.Listen)
@@ -259,6 +273,8 @@ type appliance struct {
 	store     *keystore.Store
 	publisher *publish.Publisher
 	keys      *server.PhoneKeys
+	tokenKey  [32]byte   // seals the GAEN door's revision tokens
+	gaen      *gaen.Door // nil without that door
 	server    *server.Server
 	outlet    *publish.Outlet // nil without a bucket
 	office    *desk.Office
@@ -287,6 +303,14 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 	if made && !a.conf.quiet {
 		fmt.Fprintf(os.Stderr, welcome, a.conf.Data, a.publisher.Origin, a.publisher.Region)
 	}
+	doors, err := a.openDoors(log)
+	if err != nil {
+		return err
+	}
+	certificate, err := a.conf.certificate()
+	if err != nil {
+		return err
+	}
 	home, adoption, err := a.openConsole(log)
 	if err != nil {
 		return err
@@ -295,6 +319,8 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 		Store:        a.store,
 		Keys:         a.keys,
 		ReplyAfter:   *a.conf.ReplyAfter,
+		Certificate:  certificate,
+		Doors:        doors,
 		Office:       a.office,
 		Tree:         a.public(),
 		Home:         home,
@@ -310,6 +336,57 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	return a.listen()
+}
+
+// openDoors opens what answers other protocols, by path.
+func (a *appliance) openDoors(log *slog.Logger) (doors map[string]http.Handler, err error) {
+	doors = map[string]http.Handler{}
+	for _, name := range a.conf.Doors {
+		switch name {
+		case "gaen":
+			text, err := os.ReadFile(a.conf.GAENAuthorities)
+			if err != nil {
+				return nil, fmt.Errorf("doors: gaen: gaen_authorities: %w", err)
+			}
+			conf := gaen.Config{Store: a.store, Region: a.publisher.Region, TokenKey: a.tokenKey, Logger: log}
+			if conf.Authorities, err = gaen.ParseAuthorities(text); err != nil {
+				return nil, fmt.Errorf("%s: %w", a.conf.GAENAuthorities, err)
+			}
+			if a.gaen, err = gaen.New(conf); err != nil {
+				return nil, err
+			}
+			doors[gaen.Path] = a.gaen
+		case "bluezone":
+			conf := bluezone.Config{Store: a.store, Logger: log}
+			if a.conf.BluezoneSettings != "" {
+				text, err := os.ReadFile(a.conf.BluezoneSettings)
+				if err == nil {
+					conf.Settings, err = bluezone.ParseSettings(text)
+				}
+				if err != nil {
+					return nil, fmt.Errorf("bluezone_settings: %w", err)
+				}
+			}
+			door, err := bluezone.New(conf)
+			if err != nil {
+				return nil, err
+			}
+			for _, path := range door.Paths() {
+				doors[path] = door
+			}
+		default:
+			return nil, fmt.Errorf("doors: %q: want gaen, bluezone or both", name)
+		}
+	}
+	return doors, nil
+}
+
+// certificate is what the public address ends TLS with, nil if it does not.
+func (c *serveCmd) certificate() (*server.Certificate, error) {
+	if c.TLSCert == "" {
+		return nil, nil
+	}
+	return server.LoadCertificate(c.TLSCert, c.TLSKey)
 }
 
 // openConsole opens the pages for staff, if there is an address for them.
@@ -516,6 +593,7 @@ func (a *appliance) openPublisher(ctx context.Context, log *slog.Logger) (made b
 	if err := a.publisher.Recover(ctx); err != nil {
 		return made, err
 	}
+	a.tokenKey = seed.Derive32("gaen revision tokens")
 	a.keys, err = a.openPhoneKeys(seed, log)
 	return made, err
 }
@@ -728,8 +806,14 @@ func (a *appliance) listen() (err error) {
 	return err
 }
 
-func (a *appliance) publicURL() string { return "http://" + a.listeners.Public.Addr().String() }
-func (a *appliance) opsURL() string    { return "http://" + a.listeners.Ops.Addr().String() }
+func (a *appliance) publicURL() string {
+	scheme := "http://"
+	if a.conf.TLSCert != "" {
+		scheme = "https://"
+	}
+	return scheme + a.listeners.Public.Addr().String()
+}
+func (a *appliance) opsURL() string { return "http://" + a.listeners.Ops.Addr().String() }
 
 // firstExport says when there will be something to see, and why not now.
 func (a *appliance) firstExport() string {
@@ -744,6 +828,9 @@ func (a *appliance) run(ctx context.Context) error {
 	group.Go(func() error { return a.server.Run(ctx, a.listeners) })
 	group.Go(func() error { return a.publisher.Run(ctx) })
 	group.Go(func() error { return a.keys.Run(ctx) })
+	if a.gaen != nil {
+		group.Go(func() error { return a.gaen.Run(ctx) })
+	}
 	if a.outlet != nil {
 		group.Go(func() error { return a.outlet.Run(ctx) })
 	}
@@ -865,6 +952,7 @@ type issueCmd struct {
 	Report string `default:"confirmed-test" enum:"confirmed-test,clinical,self-report" help:"What the diagnosis rests on: confirmed-test, clinical or self-report (${default})."`
 	Onset  string `placeholder:"YYYY-MM-DD" help:"Day of the first symptoms, or of the test if there were none (today)."`
 	Count  uint32 `default:"1" help:"How many codes (${default})."`
+	Door   bool   `help:"Six digits for apps that come through the Bluezone door; they live ten minutes."`
 	Long   bool   `help:"16 characters that live up to a day, for slips and QR, instead of 9 digits that live an hour."`
 }
 
@@ -904,6 +992,7 @@ func (c *issueCmd) issue(ctx context.Context) ([]string, error) {
 		OnsetDay: uint32(onset.Unix() / 86400),
 		Count:    c.Count,
 		Long:     c.Long,
+		Door:     c.Door,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("issuing codes: %w", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,14 +69,45 @@ func TestDeclare(t *testing.T) {
 			t.Errorf("seed %d is stored as %+v, want %+v", i, got, want)
 		}
 	}
-	if u, k := s.open.uploads.Load(), s.open.keys.Load(); u != 1 || k != 14 {
-		t.Errorf("counted as %d uploads, %d keys", u, k)
+	if c, u, k := s.open.codes.Load(), s.open.uploads.Load(), s.open.keys.Load(); c != 1 || u != 1 || k != 14 {
+		t.Errorf("counted as %d codes, %d uploads, %d keys", c, u, k)
 	}
 
 	other := Declaration{Code: d.Code, Content: [32]byte{2}, Seeds: caseKeys(t, diagnosis.Bluezone, 2, c.Now(), 1)}
 	wantRefusal(t, s.Declare(ctx, other), SpentCode)
 	if n := len(storedSeeds(t, s)); n != 14 {
 		t.Errorf("%d seeds after a refusal", n)
+	}
+}
+
+// One code, many cases at the same instant: one of them has it.
+func TestDeclareRace(t *testing.T) {
+	s, c := newStore(t)
+	for round := range 20 {
+		code := mustIssueDoor(t, s)
+		before := len(storedSeeds(t, s))
+		start := make(chan struct{})
+		var won atomic.Int32
+		var group sync.WaitGroup
+		for i := range 32 {
+			d := Declaration{Code: code, Content: [32]byte{byte(i)}, Seeds: caseKeys(t, diagnosis.Bluezone, uint64(round*100+i), c.Now(), 2)}
+			group.Go(func() {
+				<-start
+				err := s.Declare(context.Background(), d)
+				if r := (*Refusal)(nil); errors.As(err, &r) && r.Reason == SpentCode {
+					return
+				}
+				if err != nil {
+					t.Error(err)
+				}
+				won.Add(1)
+			})
+		}
+		close(start)
+		group.Wait()
+		if n, stored := won.Load(), len(storedSeeds(t, s))-before; n != 1 || stored != 2 {
+			t.Fatalf("%d cases with one code, %d seeds", n, stored)
+		}
 	}
 }
 
@@ -87,12 +119,14 @@ func TestDeclareAgainAfterRestart(t *testing.T) {
 	if err := s.Declare(context.Background(), d); err != nil {
 		t.Fatal(err)
 	}
-	mustClose(t, s)
-	s = mustOpen(t, testOptions(disk, clock))
-	defer mustClose(t, s)
-	if err := s.Declare(context.Background(), d); err != nil {
-		t.Error(err)
+	for range 2 {
+		mustClose(t, s)
+		s = mustOpen(t, testOptions(disk, clock))
+		if err := s.Declare(context.Background(), d); err != nil {
+			t.Error(err)
+		}
 	}
+	defer mustClose(t, s)
 	d.Content = [32]byte{2}
 	wantRefusal(t, s.Declare(context.Background(), d), SpentCode)
 }

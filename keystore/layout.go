@@ -10,7 +10,7 @@ import (
 	"bluekey/keystore/diagnosis"
 )
 
-// Every row begins with the letter of its kind; package desk has c and o. Numbers are
+// Every row begins with the letter of its kind; package desk has c, o and p. Numbers are
 // big-endian, so rows sort by them.
 //
 //	d | scheme | start day u32 | 8 bytes keyed hash  -> (empty)           a key known already
@@ -18,7 +18,7 @@ import (
 //	f | name                                         -> setting fixed at the first start
 //	h | index u64                                    -> stored hash of the log's tree
 //	k | scheme | bucket u32 | secret | start u32     -> count, report, onset, risk
-//	p | epoch u32 | hash of a permit's output        -> e, keys it has brought u8, answer u32
+//	m | epoch u32 | hash of a permit's output        -> e, keys it has brought u8, answer u32
 //	s | name                                         -> state
 //	w | scheme | end u32                             -> start u32, through u32, entry u64, published
 //	x | random                                       -> random            what cover and refusals leave; see Scratch
@@ -31,7 +31,7 @@ const (
 	fixedRow  = 'f'
 	hashRow   = 'h'
 	keyRow    = 'k'
-	permitRow = 'p'
+	permitRow = 'm'
 	stateRow  = 's'
 	windowRow = 'w'
 	junkRow   = 'x'

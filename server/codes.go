@@ -28,6 +28,16 @@ func (s codeService) Issue(ctx context.Context, req *v1.IssueRequest) (*v1.Issue
 	if _, retired := s.store.Retired(); retired {
 		return nil, errClosed // nobody could use it
 	}
+	if req.Door {
+		if req.Long || req.Count > 1 {
+			return nil, malformed("door", "door codes are issued one at a time, and are not long")
+		}
+		code, err := s.office.IssueDoor(ctx, s.officer, report, req.OnsetDay)
+		if err != nil {
+			return nil, atDesk(err)
+		}
+		return &v1.IssueResponse{Codes: []string{code}}, nil
+	}
 	codes, err := s.office.Issue(ctx, desk.Request{
 		Officer:  s.officer,
 		Report:   report,
@@ -42,7 +52,11 @@ func (s codeService) Issue(ctx context.Context, req *v1.IssueRequest) (*v1.Issue
 }
 
 func (s codeService) Revoke(ctx context.Context, req *v1.RevokeRequest) (*v1.RevokeResponse, error) {
-	revoked, err := s.office.Revoke(ctx, s.officer, req.Code)
+	revoke := s.office.Revoke
+	if _, err := desk.ParseDoor(req.Code); err == nil {
+		revoke = s.office.RevokeDoor
+	}
+	revoked, err := revoke(ctx, s.officer, req.Code)
 	if err != nil {
 		return nil, atDesk(err)
 	}
@@ -55,7 +69,7 @@ func atDesk(err error) error {
 	switch {
 	case errors.Is(err, desk.ErrRequest), errors.Is(err, desk.ErrForm):
 		r.code, r.reason = connect.CodeInvalidArgument, "malformed"
-	case errors.Is(err, desk.ErrOfficerCap), errors.Is(err, desk.ErrShortFull):
+	case errors.Is(err, desk.ErrOfficerCap), errors.Is(err, desk.ErrShortFull), errors.Is(err, desk.ErrDoorFull):
 		r.code, r.reason, r.retry = connect.CodeResourceExhausted, "limit", true
 	default:
 		return err

@@ -16,7 +16,10 @@ func NextDailyKey(daily [32]byte) [32]byte { return sha256.Sum256(daily[:]) }
 // DaySeed is S[d][0], the sub-key of the first interval of the day of K[d]. From it every
 // ID of that day derives, and no other day.
 func DaySeed(daily [32]byte) [32]byte {
-	return sha256.Sum256(append(daily[:], bluezoneSalt...))
+	var salted [32 + len(bluezoneSalt)]byte // on the stack: no copy of a daily key outlives the call
+	copy(salted[:], daily[:])
+	copy(salted[len(daily):], bluezoneSalt)
+	return sha256.Sum256(salted[:])
 }
 
 // NextSubKey is S[d][i+1].

@@ -83,7 +83,9 @@ type IssueRequest struct {
 	// How many codes; 0 means one.
 	Count uint32 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
 	// 16 characters for slips and QR instead of 9 digits to read out.
-	Long          bool `protobuf:"varint,4,opt,name=long,proto3" json:"long,omitempty"`
+	Long bool `protobuf:"varint,4,opt,name=long,proto3" json:"long,omitempty"`
+	// Six digits for the Bluezone door, which lives ten minutes: one, and not long.
+	Door          bool `protobuf:"varint,5,opt,name=door,proto3" json:"door,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -142,6 +144,13 @@ func (x *IssueRequest) GetCount() uint32 {
 func (x *IssueRequest) GetLong() bool {
 	if x != nil {
 		return x.Long
+	}
+	return false
+}
+
+func (x *IssueRequest) GetDoor() bool {
+	if x != nil {
+		return x.Door
 	}
 	return false
 }
@@ -284,12 +293,13 @@ var File_bluekey_v1_code_proto protoreflect.FileDescriptor
 const file_bluekey_v1_code_proto_rawDesc = "" +
 	"\n" +
 	"\x15bluekey/v1/code.proto\x12\n" +
-	"bluekey.v1\"\x85\x01\n" +
+	"bluekey.v1\"\x99\x01\n" +
 	"\fIssueRequest\x12.\n" +
 	"\x06report\x18\x01 \x01(\x0e2\x16.bluekey.v1.ReportTypeR\x06report\x12\x1b\n" +
 	"\tonset_day\x18\x02 \x01(\rR\bonsetDay\x12\x14\n" +
 	"\x05count\x18\x03 \x01(\rR\x05count\x12\x12\n" +
-	"\x04long\x18\x04 \x01(\bR\x04long\"%\n" +
+	"\x04long\x18\x04 \x01(\bR\x04long\x12\x12\n" +
+	"\x04door\x18\x05 \x01(\bR\x04door\"%\n" +
 	"\rIssueResponse\x12\x14\n" +
 	"\x05codes\x18\x01 \x03(\tR\x05codes\"#\n" +
 	"\rRevokeRequest\x12\x12\n" +
