@@ -362,7 +362,7 @@ var homes = map[string][]string{
 	"rsc.io/qr":                        {"server/console"},
 	"golang.org/x/mod":                 {"export/exportlog", "signing"},
 	"github.com/alecthomas/kong":       {"."},
-	"go.yaml.in/yaml/v3":               {"."},
+	"go.yaml.in/yaml/v3":               {".", "server/gaen", "server/bluezone"},
 	"net/http":                         {".", "server", "export/tree"},
 }
 

@@ -20,7 +20,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 		s.cfg.Adoption.ServeHTTP(w, r)
 		return
 	}
-	if door, ok := s.doors[r.URL.Path]; ok {
+	if door, ok := s.cfg.Doors[r.URL.Path]; ok {
 		door.ServeHTTP(w, r)
 		return
 	}
@@ -107,7 +107,7 @@ func (s *Server) routeName(r *http.Request) string {
 	case strings.TrimPrefix(bluekeyv1connect.PhoneServiceExchangeProcedure, "/"):
 		return phoneRoute
 	}
-	if _, ok := s.doors[r.URL.Path]; ok {
+	if _, ok := s.cfg.Doors[r.URL.Path]; ok {
 		return doorRoute
 	}
 	service, _, _ := strings.Cut(path, "/")

@@ -84,7 +84,8 @@ type Config struct {
 	// Certificate is what the public listener ends TLS with; nil means that something in
 	// front of it does, or nothing.
 	Certificate *Certificate
-	// Doors answer apps that speak another protocol, by path.
+	// Doors answer apps that speak another protocol, by path. Each limits for itself what it
+	// reads and how much it does at once.
 	Doors map[string]http.Handler
 
 	// MaxConns bounds the open connections of the public listener; 0 means 4096. Those
@@ -115,7 +116,6 @@ type Server struct {
 	meters   *meters
 	files    *files
 	calls    map[string]http.Handler // public services by name
-	doors    map[string]http.Handler // by path
 	open     atomic.Int64            // public connections
 	draining atomic.Bool
 	inside   sync.RWMutex // held for reading by every request, for good by Run when it ends
@@ -148,12 +148,7 @@ func New(cfg Config) (*Server, error) {
 		cfg:    cfg,
 		root:   root,
 		faults: &faults{logger: cfg.Logger},
-		doors:  map[string]http.Handler{},
 		files:  &files{root: root, documents: newDocuments(), home: cfg.Home},
-	}
-	slots := make(chan struct{}, cfg.MaxInFlight)
-	for path, door := range cfg.Doors {
-		s.doors[path] = &talk{door, slots}
 	}
 	s.meters = newMeters(s)
 	s.calls = s.publicCalls()

@@ -77,7 +77,7 @@ func (c *Client) ask(ctx context.Context, key *seal.PublicKey, op permit.Operati
 	// A kept connection would show that the request of today and that of an hour ago, or
 	// the download before it, came from one phone.
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.DisableKeepAlives, transport.DisableCompression = true, true
+	transport.DisableKeepAlives = true
 	defer transport.CloseIdleConnections()
 	service := bluekeyv1connect.NewPhoneServiceClient(&http.Client{Transport: transport, Timeout: patience}, c.URL,
 		connect.WithAcceptCompression("gzip", nil, nil), // sealed bytes do not compress

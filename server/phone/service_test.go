@@ -79,6 +79,9 @@ func newServiceAt(t *testing.T, p *place) *service {
 		if r.Method == http.MethodPost {
 			s.mu.Lock()
 			s.origins = append(s.origins, r.RemoteAddr)
+			if compress := r.Header.Get("Accept-Encoding") + r.Header.Get("Content-Encoding"); compress != "identity" {
+				t.Errorf("a request speaks of compression: %s", compress)
+			}
 			s.mu.Unlock()
 		}
 		mux.ServeHTTP(w, r)
