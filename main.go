@@ -79,9 +79,16 @@ type commands struct {
 	Republish republishCmd `cmd:"" help:"Render every window still held again and compare; the appliance must not run."`
 	Prebuild  prebuildCmd  `cmd:"" help:"Build matching artifacts for the exports of many logs, for CDNs and national aggregators."`
 	Witness   witnessCmd   `cmd:"" help:"Cosign the checkpoints of other logs."`
-	Keys      keysCmd      `cmd:"" help:"Print what to pin: the keys of a log, its policy, and the policy's digest."`
-	Drill     drillCmd     `cmd:"" help:"Rehearse the whole service with simulated phones."`
-	Version   versionCmd   `cmd:"" help:"Print the version."`
+	Admin     struct {
+		Invite     inviteCmd     `cmd:"" help:"Print a link for a new account of the console; also when nobody can get in any more."`
+		NoteBackup noteBackupCmd `cmd:"" help:"Record that a backup was just made, for the status page."`
+	} `cmd:"" help:"Look after the console, through the socket of a running appliance."`
+	Journal struct {
+		Verify journalVerifyCmd `cmd:"" help:"Check that no line of the journal was changed, dropped or put in."`
+	} `cmd:"" help:"The journal of what staff did."`
+	Keys    keysCmd    `cmd:"" help:"Print what to pin: the keys of a log, its policy, and the policy's digest."`
+	Drill   drillCmd   `cmd:"" help:"Rehearse the whole service with simulated phones."`
+	Version versionCmd `cmd:"" help:"Print the version."`
 }
 
 func main() {
@@ -159,7 +166,7 @@ type serveCmd struct {
 	Profiles          string         `placeholder:"SCHEME=FILES,…" help:"Files of a window, as gaen=archive+keys+ids,bluezone=ids-only (gaen=archive+keys,bluezone=keys)."`
 	MatchTier         string         `placeholder:"TIER" help:"Kernels that make ID sets: purego, nishani or avx512 (the fastest that this machine has)."`
 	PublishTo         string         `placeholder:"s3://…" help:"A bucket that says what the public tree says, for a CDN to read: s3://bucket[/prefix][?endpoint=https://host]. Keys come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION."`
-	Console           string         `name:"console-listen" placeholder:"ADDR" help:"Address of the staff console, as 127.0.0.1:8082; without it there is none."`
+	Console           string         `name:"console-listen" default:"127.0.0.1:8082" placeholder:"ADDR" help:"Address of the staff console (${default}); empty: there is none."`
 	ConsoleAt         string         `name:"console-url" placeholder:"URL" help:"Where staff reach the console, https unless on this machine."`
 	Install           string         `name:"install-url" placeholder:"URL" help:"Where people get the app: the QR of posters."`
 	PublicAt          string         `name:"public-url" placeholder:"URL" help:"Where anybody finds exports and the public page."`
@@ -183,13 +190,30 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if a.console != nil {
-		fmt.Fprintln(os.Stderr, "The console is at", a.conf.ConsoleAt)
-	}
 	if _, err := fmt.Printf("public %s\nops %s\ndata %s\n%s\n", a.publicURL(), a.opsURL(), c.Data, a.firstExport()); err != nil {
 		return errors.Join(err, a.close())
 	}
+	if err := a.greet(); err != nil {
+		return errors.Join(err, a.close())
+	}
 	return a.run(ctx)
+}
+
+// greet tells where staff find their pages, and how the first of them gets in.
+func (a *appliance) greet() error {
+	if a.console == nil {
+		return nil
+	}
+	link, err := a.console.SetUp()
+	switch {
+	case err != nil:
+		return err
+	case link != "":
+		fmt.Fprintf(os.Stderr, "The console waits for its first account. Open this link, which works once:\n\n  %s\n\n", link)
+	default:
+		fmt.Fprintln(os.Stderr, "The console is at", a.conf.ConsoleAt)
+	}
+	return nil
 }
 
 // settle fills in what depends on other options, and warns of what is unusual.
@@ -269,20 +293,21 @@ func loopback(addr string) bool {
 
 // appliance is everything that serve runs.
 type appliance struct {
-	conf      serveCmd
-	store     *keystore.Store
-	publisher *publish.Publisher
-	keys      *server.PhoneKeys
-	tokenKey  [32]byte   // seals the GAEN door's revision tokens
-	gaen      *gaen.Door // nil without that door
-	server    *server.Server
-	outlet    *publish.Outlet // nil without a bucket
-	office    *desk.Office
-	console   *console.Console // nil without console_listen
-	staff     net.Listener     // the console's
-	notices   chan struct{}
-	log       *slog.Logger
-	listeners server.Listeners
+	conf        serveCmd
+	store       *keystore.Store
+	publisher   *publish.Publisher
+	keys        *server.PhoneKeys
+	tokenKey    [32]byte   // seals the GAEN door's revision tokens
+	gaen        *gaen.Door // nil without that door
+	server      *server.Server
+	certificate *server.Certificate // nil where something else ends TLS
+	outlet      *publish.Outlet     // nil without a bucket
+	office      *desk.Office
+	console     *console.Console // nil without console_listen
+	staff       net.Listener     // the console's
+	notices     chan struct{}
+	log         *slog.Logger
+	listeners   server.Listeners
 }
 
 // openAppliance opens the data folder and everything that stands on it, and finishes what
@@ -307,7 +332,7 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	certificate, err := a.conf.certificate()
+	a.certificate, err = a.conf.certificate()
 	if err != nil {
 		return err
 	}
@@ -315,11 +340,15 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	var invite func(role, unit string) (string, time.Time, error)
+	if a.console != nil {
+		invite = a.console.Invite
+	}
 	a.server, err = server.New(server.Config{
 		Store:        a.store,
 		Keys:         a.keys,
 		ReplyAfter:   *a.conf.ReplyAfter,
-		Certificate:  certificate,
+		Certificate:  a.certificate,
 		Doors:        doors,
 		Office:       a.office,
 		Tree:         a.public(),
@@ -330,6 +359,7 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 		Published:    func() (time.Time, time.Duration) { s := a.publisher.Status(); return s.LastWindow, s.LastDelay },
 		RotateSigner: a.publisher.RotateSigner,
 		CloseLog:     a.publisher.CloseLog,
+		Invite:       invite,
 		Logger:       log,
 	})
 	if err != nil {
@@ -401,8 +431,12 @@ func (a *appliance) openConsole(log *slog.Logger) (home, adoption http.Handler, 
 	if a.conf.ConsoleAt == "" {
 		a.conf.ConsoleAt = "http://localhost:" + port // passkeys need a name
 	}
+	var door console.DoorCodes
+	if slices.Contains(a.conf.Doors, "bluezone") {
+		door = a.office
+	}
 	a.console, err = console.New(console.Config{
-		Office: a.office, Codes: a.office,
+		Office: a.office, Codes: a.office, Door: door, Retired: a.store.Retired,
 		URL: a.conf.ConsoleAt, InstallURL: a.conf.Install, PublicURL: a.conf.PublicAt,
 		Origin: a.publisher.Origin, Region: a.publisher.Region,
 		PolicyDigest: func() string {
@@ -413,6 +447,7 @@ func (a *appliance) openConsole(log *slog.Logger) (home, adoption http.Handler, 
 			return fmt.Sprintf("%x", sha256.Sum256(policy))
 		},
 		Status:         a.consoleStatus,
+		Exports:        a.newestExports,
 		API:            func(officer string) http.Handler { return a.server.CodeAPI(officer) },
 		NoticesChanged: a.noticesChanged,
 		Logger:         log,
@@ -420,30 +455,85 @@ func (a *appliance) openConsole(log *slog.Logger) (home, adoption http.Handler, 
 	if err != nil {
 		return nil, nil, err
 	}
-	token, err := a.office.SetUpLink()
-	if err != nil {
-		return nil, nil, err
-	}
-	if token != "" {
-		fmt.Fprintf(os.Stderr, "Set up the console with this link, which works once: %s/join/%s\n", a.conf.ConsoleAt, token)
-	}
 	return a.console.Home(), a.console.AdoptionJSON(), nil
 }
 
+// consoleStatus is how the machine stands, for the status page.
 func (a *appliance) consoleStatus() console.Status {
-	s := a.publisher.Status()
-	problem := ""
-	if s.Err != nil {
-		problem = s.Err.Error()
+	p := a.publisher.Status()
+	s := console.Status{
+		LastExport: p.LastWindow, Delay: p.LastDelay, NextExport: a.publisher.NextEnd(),
+		LogSize: p.LogSize, Checkpoint: a.checkpointTime(), Version: version(),
 	}
-	var witnesses []string
-	for name := range s.Witnessed {
-		witnesses = append(witnesses, name)
+	if p.Err != nil {
+		s.Problem = p.Err.Error()
 	}
-	return console.Status{
-		LastExport: s.LastWindow, Delay: s.LastDelay, NextExport: a.publisher.NextEnd(), Problem: problem,
-		LogSize: s.LogSize, Witnesses: witnesses,
+	for name := range p.Witnessed {
+		s.Witnesses = append(s.Witnesses, name)
 	}
+	slices.Sort(s.Witnesses)
+	for _, scheme := range diagnosis.Schemes {
+		if end := a.store.WindowStart(scheme); end.After(s.WindowEnd) {
+			s.WindowEnd = end
+		}
+	}
+	if exports := a.newestExports(); s.LastExport.IsZero() && len(exports) > 0 {
+		s.LastExport = exports[0].End // of an earlier run
+	}
+	s.DiskUsed, s.DiskFree = console.DiskSpace(a.conf.Data)
+	if a.certificate != nil {
+		s.CertEnds, _ = a.certificate.Expires()
+	}
+	return s
+}
+
+// checkpointTime is when the newest checkpoint was signed; zero before the first.
+func (a *appliance) checkpointTime() time.Time {
+	text, err := os.ReadFile(filepath.Join(a.public(), exportlog.PolicyPath))
+	if err != nil {
+		return time.Time{}
+	}
+	policy, err := exportlog.ParsePolicy(text)
+	if err != nil {
+		return time.Time{}
+	}
+	note, err := os.ReadFile(filepath.Join(a.public(), exportlog.CheckpointPath))
+	if err != nil {
+		return time.Time{}
+	}
+	opened, err := policy.Open(note)
+	if err != nil {
+		return time.Time{}
+	}
+	return opened.Time
+}
+
+// shownExports is how many files the public page lists.
+const shownExports = 10
+
+// newestExports are the files of the newest windows, for the public page.
+func (a *appliance) newestExports() (list []console.Export) {
+	text, err := os.ReadFile(filepath.Join(a.public(), exportlog.IndexPath))
+	if err != nil {
+		return nil
+	}
+	index, err := exportlog.ParseIndex(text)
+	if err != nil {
+		return nil
+	}
+	for _, e := range slices.Backward(index.Exports) {
+		entry, err := exportlog.ParseEntry([]byte(e.Manifest))
+		window, ok := entry.(exportlog.Manifest)
+		if err != nil || !ok {
+			continue
+		}
+		for _, f := range window.Files {
+			if len(list) < shownExports {
+				list = append(list, console.Export{Path: f.Path, Start: time.Unix(window.Start, 0), End: time.Unix(window.End, 0), Size: f.Size})
+			}
+		}
+	}
+	return list
 }
 
 // noticesChanged asks for the notices to be published; publishNotices does it.
@@ -1090,6 +1180,72 @@ func localClient(data string) server.LocalClient {
 	return server.AdminClient(filepath.Join(data, adminSocket))
 }
 
+type inviteCmd struct {
+	Data string `default:"./bluekey-data" placeholder:"DIR" help:"Data folder of the running appliance (${default})."`
+	Role string `default:"admin" enum:"admin,officer,district,auditor" help:"What the account may do: admin, officer, district or auditor (${default})."`
+	Unit string `placeholder:"CODE" help:"Unit within which it writes figures (everywhere)."`
+}
+
+func (c *inviteCmd) Run(ctx context.Context) error {
+	res, err := localClient(c.Data).Invite(ctx, &bluekeyv1.InviteRequest{Role: c.Role, Unit: c.Unit})
+	if err != nil {
+		return refused(err)
+	}
+	fmt.Fprintf(os.Stderr, "works once, until %s:\n", time.Unix(res.Expires, 0).UTC().Format(time.RFC3339))
+	_, err = fmt.Println(res.Url)
+	return err
+}
+
+type noteBackupCmd struct {
+	Data string `default:"./bluekey-data" placeholder:"DIR" help:"Data folder of the running appliance (${default})."`
+}
+
+func (c *noteBackupCmd) Run(ctx context.Context) error {
+	_, err := localClient(c.Data).NoteBackup(ctx, &bluekeyv1.NoteBackupRequest{})
+	return refused(err)
+}
+
+type journalVerifyCmd struct {
+	Data  string `default:"./bluekey-data" placeholder:"DIR" help:"Data folder of the running appliance whose journal to check, without a file (${default})."`
+	Noted string `placeholder:"HEAD" help:"End of the journal as noted down earlier: it must still lie in it."`
+	File  string `arg:"" optional:"" help:"A journal, as the console's page gives it."`
+}
+
+func (c *journalVerifyCmd) Run(ctx context.Context) (err error) {
+	var noted desk.Head
+	if c.Noted != "" {
+		if noted, err = desk.ParseHead(c.Noted); err != nil {
+			return err
+		}
+	}
+	text, err := c.read(ctx)
+	if err != nil {
+		return err
+	}
+	head, met, err := desk.VerifyJournal(bytes.NewReader(text), noted)
+	switch {
+	case errors.Is(err, desk.ErrJournal):
+		fmt.Println("FAIL", err)
+		return errCheck
+	case err != nil:
+		return err
+	case !met:
+		fmt.Printf("FAIL the journal of %d lines, up to %s, does not go through %s\n", head.Number, head, noted)
+		return errCheck
+	}
+	_, err = fmt.Printf("ok %d lines, up to %s\n", head.Number, head)
+	return err
+}
+
+func (c *journalVerifyCmd) read(ctx context.Context) ([]byte, error) {
+	if c.File != "" {
+		return os.ReadFile(c.File)
+	}
+	var text bytes.Buffer
+	err := localClient(c.Data).WriteJournal(ctx, &text)
+	return text.Bytes(), err
+}
+
 type simulateCmd struct {
 	Scheme    string `required:"" enum:"gaen,bluezone" help:"gaen or bluezone."`
 	Keys      string `required:"" placeholder:"KEYS.json" help:"Where to write the phone's keys."`
@@ -1616,6 +1772,15 @@ func (c *drillCmd) start(ctx context.Context, dir string) (a *appliance, stop fu
 		cancel()
 		return <-done
 	}, nil
+}
+
+// version is that of the binary, for people.
+func version() string {
+	info, _ := debug.ReadBuildInfo()
+	if info == nil {
+		return ""
+	}
+	return info.Main.Version
 }
 
 type versionCmd struct {

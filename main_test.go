@@ -49,7 +49,14 @@ func TestMain(m *testing.M) {
 //	exits CODE PROG...          runs a program and checks its exit code
 //	[!] leaks KEYS.json         whether the last standard output holds a key of the file
 //	edit FILE OLD NEW           replaces the first OLD of a file
+//
+// $PHONE_JS is the JavaScript client, and the condition phone-js whether it can run: its
+// packages are installed (npm ci). In CI it must.
 func TestScripts(t *testing.T) {
+	phoneJS, err := filepath.Abs("testdata/phone-js")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
@@ -57,8 +64,17 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			a := &runningAppliance{}
 			env.Values[applianceKey{}] = a
+			env.Setenv("BLUEKEY_CONSOLE_LISTEN", "127.0.0.1:0") // many at once
 			env.Defer(func() { a.end(syscall.SIGKILL) })
+			env.Setenv("PHONE_JS", phoneJS)
 			return nil
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond != "phone-js" {
+				return false, fmt.Errorf("unknown condition %s", cond)
+			}
+			_, err := os.Stat(filepath.Join(phoneJS, "node_modules"))
+			return err == nil || os.Getenv("CI") == "true", nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"appliance": scriptAppliance,
@@ -132,7 +148,7 @@ func (a *runningAppliance) start(ts *testscript.TestScript, flags []string) {
 			break
 		}
 	}
-	a.cmd = exec.Command(path, append([]string{"serve", "--rehearsal", "--data", "data", "--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0"}, flags...)...)
+	a.cmd = exec.Command(path, append([]string{"serve", "--rehearsal", "--data", "data", "--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0", "--console-listen", "127.0.0.1:0"}, flags...)...)
 	a.cmd.Dir, a.cmd.Env, a.cmd.Stderr = ts.MkAbs("."), []string{"PATH=" + ts.Getenv("PATH")}, &a.stderr
 	out, err := a.cmd.StdoutPipe()
 	ts.Check(err)
@@ -193,7 +209,7 @@ func TestKillUnderLoad(t *testing.T) {
 	var acked []diagnosis.Key
 	sim := drill.NewSimulation(3)
 	serve := func() (*exec.Cmd, string) {
-		c := exec.Command(program, "serve", "--rehearsal", "--data", data, "--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0", "--code-cap", "100000", "--reply-after", "0s")
+		c := exec.Command(program, "serve", "--rehearsal", "--data", data, "--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0", "--console-listen", "127.0.0.1:0", "--code-cap", "100000", "--reply-after", "0s")
 		out, err := c.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 
 	"bluekey/keystore/desk"
 	v1 "bluekey/server/api/bluekey/v1"
+	"bluekey/signing/permit"
 )
 
 func TestCloseLog(t *testing.T) {
@@ -33,7 +34,7 @@ func TestCloseLog(t *testing.T) {
 	if _, r := refused(t, err); r.Reason != "malformed" || !strings.Contains(err.Error(), "it names another log") {
 		t.Errorf("a hand-over that does not hold: %v", err)
 	}
-	code := a.codes(1)[0]
+	held, code := a.held(), a.codes(1)[0]
 	res, err := desk.CloseLog(t.Context(), &v1.CloseLogRequest{Policy: []byte("policy"), Opening: []byte("opening")})
 	if err != nil || res.ClosesBy != by.Unix() {
 		t.Fatalf("%v, %v", res, err)
@@ -44,9 +45,12 @@ func TestCloseLog(t *testing.T) {
 	}
 
 	// Uploads and codes are refused for good, files are served on, and operators are told.
-	_, err = a.phone().Upload(t.Context(), &v1.UploadRequest{Code: code, Scheme: v1.Scheme_SCHEME_GAEN, Keys: teks(1)})
-	if c, r := refused(t, err); c != connect.CodeFailedPrecondition || r.Reason != "closed" || r.Retry {
-		t.Errorf("an upload: %v, %v", c, r)
+	var no permit.Refusal
+	if _, err = a.redeem(code); !errors.As(err, &no) || no.Reason != permit.ReasonClosed {
+		t.Errorf("a redeem: %v", err)
+	}
+	if _, err = a.upload(held, teks(1)); !errors.As(err, &no) || no.Reason != permit.ReasonClosed {
+		t.Errorf("an upload: %v", err)
 	}
 	_, err = desk.Issue(t.Context(), &v1.IssueRequest{Report: v1.ReportType_REPORT_TYPE_CONFIRMED_TEST, OnsetDay: today(), Count: 1})
 	if _, r := refused(t, err); r.Reason != "closed" {

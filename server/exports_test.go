@@ -64,8 +64,8 @@ func TestListIsCacheable(t *testing.T) {
 	if _, err := client.GetManifest(t.Context(), &v1.GetManifestRequest{Entry: 7}); err == nil || seen.Header.Get("Cache-Control") != "" {
 		t.Errorf("a failure is cached: %v, %v", err, seen.Header)
 	}
-	if res, _ := a.get(bluekeyv1connect.PhoneServiceUploadProcedure + "?encoding=json&message=%7B%7D"); res.StatusCode != 405 {
-		t.Errorf("an upload by GET: %d", res.StatusCode)
+	if res, _ := a.get(bluekeyv1connect.PhoneServiceExchangeProcedure + "?encoding=json&message=%7B%7D"); res.StatusCode != 405 {
+		t.Errorf("an exchange by GET: %d", res.StatusCode)
 	}
 }
 
@@ -148,8 +148,8 @@ func TestHealthAndReflection(t *testing.T) {
 	if !listed[bluekeyv1connect.PhoneServiceName] || !listed[bluekeyv1connect.ExportServiceName] || listed[bluekeyv1connect.CodeServiceName] {
 		t.Errorf("reflection lists %v", names)
 	}
-	files, err := stream.FileContainingSymbol("bluekey.v1.UploadRequest")
+	files, err := stream.FileContainingSymbol("bluekey.v1.ExchangeRequest")
 	if err != nil || len(files) == 0 {
-		t.Errorf("reflection on UploadRequest: %d files, %v", len(files), err)
+		t.Errorf("reflection on ExchangeRequest: %d files, %v", len(files), err)
 	}
 }

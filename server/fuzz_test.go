@@ -2,28 +2,94 @@ package server
 
 import (
 	"bytes"
+	"errors"
+	"log/slog"
+	"path/filepath"
 	"testing"
+	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"google.golang.org/protobuf/proto"
 
+	"bluekey/keystore"
 	v1 "bluekey/server/api/bluekey/v1"
+	"bluekey/signing/permit"
+	"bluekey/signing/seal"
 )
 
-// FuzzUpload: whatever bytes come, reading them gives an upload or a refusal; and bytes
-// in the one spelling of an upload give that upload back.
-func FuzzUpload(f *testing.F) {
-	keys := []*v1.Key{{Secret: bytes.Repeat([]byte{7}, 16), Start: 2_900_000, Count: 144, Risk: 8}}
-	good := uploadBody(f, "01234567", keys)
-	f.Add(good, false)
-	f.Add(good[:len(good)-1], false)
-	f.Add(append(good, good...), false)
-	f.Add([]byte{0x9a, 0x00, 0x00}, false)
-	f.Add([]byte(`{"code":"01234567","scheme":"SCHEME_GAEN","keys":[{"secret":"BwcHBwcHBwcHBwcHBwcHBw==","start":2900000,"count":144}]}`), true)
-	f.Add([]byte(`{"code":"\ud800"}`), true)
-	f.Fuzz(func(t *testing.T, b []byte, json bool) {
-		req := new(v1.UploadRequest)
-		var err error
-		if json {
+// bareService is the phone service without a server around it.
+func bareService(t testing.TB, disk vfs.FS, delay time.Duration) (*phoneService, *seal.Keyring) {
+	t.Helper()
+	c := newClock()
+	quiet := slog.New(slog.DiscardHandler)
+	store, err := keystore.Open(keystore.Options{
+		Dir: "data", FS: disk, CodeKey: [32]byte{1}, DedupeKey: [32]byte{2}, Period: 4 * time.Hour, Hold: 4 * time.Hour, CodeCap: 1 << 20, CacheSize: 8 << 20,
+		Now: c.Now, Logger: quiet,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	file := new(publicFile)
+	keys := testKeys(t, filepath.Join(t.TempDir(), "sealing"), file, store, c.Now, quiet)
+	return &phoneService{keys: keys, store: store, delay: delay, now: c.Now}, file.ring(t)
+}
+
+// FuzzExchange: whatever is sealed properly is answered by a reply that opens and reads as
+// one to what was asked for; whatever else comes is answered by as many bytes, or refused.
+func FuzzExchange(f *testing.F) {
+	p, ring := bareService(f, vfs.NewMem(), 0)
+	redeem, err := permit.CoverRedeem()
+	if err != nil {
+		f.Fatal(err)
+	}
+	upload, err := permit.CoverUpload(names, 1, today())
+	if err != nil {
+		f.Fatal(err)
+	}
+	sealed, _, err := sealTo(ring, today(), redeem)
+	if err != nil {
+		f.Fatal(err)
+	}
+	const plain, binary, json = 0, 1, 2
+	for _, seed := range [][]byte{redeem, upload} {
+		for cover := range byte(2) {
+			b := bytes.Clone(seed)
+			b[2] = cover
+			f.Add(b, byte(plain))
+		}
+	}
+	f.Add(exchangeBody(sealed), byte(binary))
+	f.Add(exchangeBody(sealed[1:]), byte(binary))
+	f.Add([]byte{0x8a, 0x00, 0x00}, byte(binary))
+	f.Add([]byte(`{"sealed":"BwcHBwcHBwcHBwcHBwcHBw=="}`), byte(json))
+	f.Add([]byte(`{"sealed":"\ud800"}`), byte(json))
+	f.Fuzz(func(t *testing.T, b []byte, form byte) {
+		if form%3 == plain {
+			b = append(b, make([]byte, permit.RequestLen)...)[:permit.RequestLen]
+			request, sent, err := sealTo(ring, today(), b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			reply, err := p.work(t.Context(), request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			opened, err := sent.Open(reply)
+			if err != nil {
+				t.Fatal(err)
+			}
+			op := permit.Operation(b[1])
+			if b[0] != 1 || op != permit.OpRedeem && op != permit.OpUpload {
+				op = permit.OpRedeem
+			}
+			if _, err := permit.DecodeReply(op, opened); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+		req := new(v1.ExchangeRequest)
+		if form%3 == json {
 			err = jsonCodec{"json"}.Unmarshal(b, req)
 		} else {
 			err = binaryCodec{}.Unmarshal(b, req)
@@ -32,40 +98,22 @@ func FuzzUpload(f *testing.F) {
 			t.Fatal(err)
 		}
 		if problem := marked(req); problem != "" {
-			if req.Code != "" || req.Scheme != 0 || len(req.Keys) != 0 {
+			if len(req.Sealed) != 0 {
 				t.Fatal("something is left of a message that could not be read")
 			}
 			return
 		}
-		if !json {
-			// Everything that was sent was understood: written again in the order of the
-			// fields it has at most the same length, zeros being left out.
-			again, err := proto.MarshalOptions{Deterministic: true}.Marshal(req)
+		if form%3 == binary {
+			// Everything that was sent was understood: written again it has at most the
+			// same length, an empty field being left out.
+			again, err := proto.Marshal(req)
 			if err != nil || len(again) > len(b) {
 				t.Fatalf("%d bytes read, %d written, %v", len(b), len(again), err)
 			}
-			second := new(v1.UploadRequest)
-			if binaryCodec.Unmarshal(binaryCodec{}, again, second); marked(second) != "" || !proto.Equal(req, second) {
-				t.Fatal("what was written reads differently")
-			}
 		}
-		up, err := readUpload(req)
-		if err != nil {
-			if _, ok := err.(*refusal); !ok {
-				t.Fatalf("not a refusal: %v", err)
-			}
-			return
-		}
-		if len(up.Keys) != len(req.Keys) || len(up.Keys) == 0 || len(up.Keys) > maxKeys {
-			t.Fatalf("%d keys of %d", len(up.Keys), len(req.Keys))
-		}
-		for i, k := range up.Keys {
-			if err := k.Check(); err != nil {
-				t.Fatal(err)
-			}
-			if !bytes.Equal(k.Bytes(), req.Keys[i].Secret) || uint32(k.Start) != req.Keys[i].Start || uint32(k.Count) != req.Keys[i].Count {
-				t.Fatal("a key changed on its way")
-			}
+		reply, err := p.work(t.Context(), req.Sealed)
+		if no := (*refusal)(nil); err != nil && !errors.As(err, &no) || err == nil && len(reply) != seal.ReplyLen {
+			t.Fatalf("%d bytes, %v", len(reply), err)
 		}
 	})
 }

@@ -46,6 +46,10 @@ type PhoneKeys struct {
 // their day, and an appliance may be down for a while. More would leave more seeds to lose.
 const ahead = 3
 
+// announcing is how long it may take until the log has what is announced: a publication
+// that is being made comes first.
+const announcing = 15 * time.Minute
+
 var errNoKeyring = errors.New("phones cannot upload yet: the keyring is not published")
 
 // OpenPhoneKeys opens the keys. Until Run has announced the first ones, no request opens.
@@ -182,7 +186,7 @@ func (k *PhoneKeys) next(published []byte) ([]byte, error) {
 	today := seal.DayAt(now)
 	ring := &seal.Keyring{Origin: k.Origin, Region: k.Region}
 	for d := today - 1; d <= today+ahead; d++ {
-		inTime := published == nil && d >= today || !now.After(seal.AnnounceBy(d))
+		inTime := published == nil && d >= today || !now.Add(announcing).After(seal.AnnounceBy(d))
 		if key, ok := old.Permit(d); ok {
 			ring.Permits = append(ring.Permits, seal.PermitKey{Day: d, Key: key})
 		} else if inTime {

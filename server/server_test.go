@@ -3,7 +3,6 @@ package server
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"io"
 	"log/slog"
@@ -26,20 +25,27 @@ import (
 	"bluekey/keystore/diagnosis"
 	v1 "bluekey/server/api/bluekey/v1"
 	"bluekey/server/api/bluekey/v1/bluekeyv1connect"
+	"bluekey/signing/permit"
+	"bluekey/signing/seal"
 )
 
 // appliance is a server on real listeners, over a store on a disk in memory and a tree
 // in a temporary folder.
 type appliance struct {
-	t      *testing.T
-	store  *keystore.Store
-	tree   string
-	url    string
-	ops    string
-	admin  string
-	client *http.Client
-	log    *lockedBuffer
-	stop   func() error // ends Run and gives what it returned
+	t       testing.TB
+	store   *keystore.Store
+	keys    *PhoneKeys
+	clock   *clock
+	file    *publicFile   // the keyring as published
+	ring    *seal.Keyring // and as phones have it
+	sealing string        // folder of seeds
+	tree    string
+	url     string
+	ops     string
+	admin   string
+	client  *http.Client
+	log     *lockedBuffer
+	stop    func() error // ends Run and gives what it returned
 }
 
 // lockedBuffer is a log that may be read while it is written.
@@ -60,18 +66,29 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-func start(t *testing.T, adjust ...func(*Config)) *appliance {
+func start(t testing.TB, adjust ...func(*Config)) *appliance {
 	t.Helper()
-	a := &appliance{t: t, tree: t.TempDir(), log: new(lockedBuffer), client: &http.Client{Transport: &http.Transport{}}}
+	return startOn(t, vfs.NewMem(), adjust...)
+}
+
+func startOn(t testing.TB, disk vfs.FS, adjust ...func(*Config)) *appliance {
+	t.Helper()
+	a := &appliance{
+		t: t, tree: t.TempDir(), sealing: filepath.Join(t.TempDir(), "sealing"), log: new(lockedBuffer),
+		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}, clock: newClock(), file: new(publicFile),
+	}
 	logger := slog.New(slog.NewTextHandler(a.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
 	a.store, err = keystore.Open(keystore.Options{
-		Dir: "data", FS: vfs.NewMem(), CodeKey: [32]byte{1}, DedupeKey: [32]byte{2}, Period: 4 * time.Hour, Hold: 4 * time.Hour, CodeCap: 1 << 20, CacheSize: 8 << 20, Logger: logger,
+		Dir: "data", FS: disk, CodeKey: [32]byte{1}, DedupeKey: [32]byte{2}, Period: 4 * time.Hour, Hold: 4 * time.Hour, CodeCap: 1 << 20, CacheSize: 8 << 20,
+		Now: a.clock.Now, Logger: logger,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{Store: a.store, Tree: a.tree, Logger: logger}
+	a.keys = testKeys(t, a.sealing, a.file, a.store, a.clock.Now, logger)
+	a.ring = a.file.ring(t)
+	cfg := Config{Store: a.store, Tree: a.tree, Keys: a.keys, Now: a.clock.Now, Logger: logger}
 	for _, f := range adjust {
 		f(&cfg)
 	}
@@ -171,21 +188,8 @@ func (a *appliance) codes(n int) []string {
 	return codes
 }
 
-func today() uint32 { return uint32(time.Now().Unix() / 86400) }
-
-// teks are n keys of the last n days, one a day, as a phone has them.
-func teks(n int) []*v1.Key {
-	keys := make([]*v1.Key, n)
-	for i := range keys {
-		secret := make([]byte, 16)
-		rand.Read(secret)
-		keys[i] = &v1.Key{Secret: secret, Start: (today() - 1 - uint32(i)) * 144, Count: 144}
-	}
-	return keys
-}
-
 // refused takes apart the error of a call.
-func refused(t *testing.T, err error) (connect.Code, *v1.Refusal) {
+func refused(t testing.TB, err error) (connect.Code, *v1.Refusal) {
 	t.Helper()
 	e := (*connect.Error)(nil)
 	if !errors.As(err, &e) {
@@ -216,8 +220,8 @@ func TestRoutes(t *testing.T) {
 		{"codes are issued on the socket only", post(a.url, bluekeyv1connect.CodeServiceIssueProcedure), 405},
 		{"codes are revoked on the socket only", post(a.url, bluekeyv1connect.CodeServiceRevokeProcedure), 405},
 		{"the operations listener issues none", post(a.ops, bluekeyv1connect.CodeServiceIssueProcedure), 404},
-		{"the operations listener takes no upload", post(a.ops, bluekeyv1connect.PhoneServiceUploadProcedure), 404},
-		{"an empty upload is malformed", post(a.url, bluekeyv1connect.PhoneServiceUploadProcedure), 400},
+		{"the operations listener takes no request", post(a.ops, bluekeyv1connect.PhoneServiceExchangeProcedure), 404},
+		{"an empty request is malformed", post(a.url, bluekeyv1connect.PhoneServiceExchangeProcedure), 400},
 		{"exports are listed", post(a.url, bluekeyv1connect.ExportServiceListExportsProcedure), 200},
 		{"an unknown method", post(a.url, "/bluekey.v1.PhoneService/Download"), 404},
 		{"a service without method", post(a.url, "/bluekey.v1.PhoneService"), 405},
@@ -259,11 +263,11 @@ func TestAdminSocket(t *testing.T) {
 	if err != nil || !gone.Revoked {
 		t.Fatalf("revoking: %v, %v", err, gone)
 	}
-	_, err = a.phone().Upload(t.Context(), &v1.UploadRequest{Code: issued.Codes[0], Scheme: v1.Scheme_SCHEME_GAEN, Keys: teks(1)})
-	if _, r := refused(t, err); r.Reason != "bad_code" {
-		t.Errorf("a revoked code: %v", r)
+	_, err = a.redeem(issued.Codes[0])
+	if r := (permit.Refusal{}); !errors.As(err, &r) || r.Reason != permit.ReasonCode {
+		t.Errorf("a revoked code: %v", err)
 	}
-	if _, err = a.phone().Upload(t.Context(), &v1.UploadRequest{Code: issued.Codes[1], Scheme: v1.Scheme_SCHEME_GAEN, Keys: teks(1)}); err != nil {
+	if _, err := a.redeem(issued.Codes[1]); err != nil {
 		t.Errorf("the other code: %v", err)
 	}
 	_, err = desk.Issue(t.Context(), &v1.IssueRequest{Count: 1})
@@ -330,20 +334,20 @@ func TestOps(t *testing.T) {
 
 	a.get("/checkpoint")
 	a.get("/made-up-by-a-client")
-	_, err := a.phone().Upload(t.Context(), &v1.UploadRequest{Code: "nonsense", Scheme: v1.Scheme_SCHEME_GAEN, Keys: teks(1)})
-	if err == nil {
+	if _, err := a.redeem("0123456789ABCDEF"); err == nil {
 		t.Fatal("a made-up code is taken")
 	}
-	_, err = a.phone().Upload(t.Context(), &v1.UploadRequest{Code: a.codes(1)[0], Scheme: v1.Scheme_SCHEME_GAEN, Keys: teks(14)})
-	if err != nil {
+	if _, err := a.upload(a.held(), teks(14)); err != nil {
 		t.Fatal(err)
 	}
+	a.post("application/proto", []byte("no request"))
 	_, text := ops("/metrics")
 	for _, want := range []string{
 		`bluekey_requests_total{route="checkpoint",status="404"} 1`,
 		`bluekey_requests_total{route="other",status="404"} 1`,
-		`bluekey_requests_total{route="phone",status="answered"} 2`,
+		`bluekey_requests_total{route="phone",status="answered"} 4`,
 		"bluekey_uploads_total 0\n", // its window is still open
+		"bluekey_codes_redeemed_total 0\n",
 		"bluekey_keys_total 0\n",
 		"bluekey_ready 1\n",
 		"bluekey_last_publication_timestamp_seconds 1.7645472e+09\n",
@@ -362,14 +366,21 @@ func TestOps(t *testing.T) {
 // answered, and what comes later is not taken.
 func TestCleanEnd(t *testing.T) {
 	a := start(t)
-	body := uploadBody(t, a.codes(1)[0], teks(14))
+	plain, err := a.held().Upload(names, teks(14))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, _, err := a.seal(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := frame(sealed)
 	c, err := net.Dial("tcp", strings.TrimPrefix(a.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	io.WriteString(c, rawUpload(len(body)))
-	c.Write(body[:100])
+	c.Write(request[:300])
 	time.Sleep(50 * time.Millisecond) // the request is under way
 	ended := make(chan error, 1)
 	go func() { ended <- a.stop() }()
@@ -382,7 +393,7 @@ func TestCleanEnd(t *testing.T) {
 	if _, err := net.Dial("tcp", strings.TrimPrefix(a.url, "http://")); err == nil {
 		t.Error("a new connection is taken")
 	}
-	c.Write(body[100:])
+	c.Write(request[300:])
 	reply, _ := io.ReadAll(c)
 	if !bytes.HasPrefix(reply, []byte("HTTP/1.1 200 ")) {
 		t.Errorf("the upload in flight: %q", reply)

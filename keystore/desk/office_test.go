@@ -351,6 +351,9 @@ func TestRoleChange(t *testing.T) {
 		t.Errorf("beside another admin: %v", err)
 	}
 	// An ended admin is none.
+	if err := c.SetRole(b.ID, a.ID, Admin, ""); err != nil {
+		t.Fatal(err)
+	}
 	if err := c.EndAccount(b.ID, a.ID); err != nil {
 		t.Fatal(err)
 	}

@@ -64,13 +64,16 @@ func (v *visit) day() (string, error) {
 }
 
 // standingRow is a row of the table.
+//
+// The standing has a name of its own: a template finds the fields of an embedded one so
+// slowly that it shows with a thousand rows.
 type standingRow struct {
-	desk.Standing
-	Rate    desk.Percent
-	Meter   float64 // 0 to 100
-	Quoted  bool    // a quoted rate differs from its counts
-	Country desk.Share
-	HasGoal bool
+	Standing desk.Standing
+	Rate     desk.Percent
+	Meter    float64 // 0 to 100
+	Quoted   bool    // a quoted rate differs from its counts
+	Country  desk.Share
+	HasGoal  bool
 }
 
 type adoptionData struct {
@@ -107,8 +110,8 @@ func (c *Console) rows(l *desk.Ledger, above, day string) []standingRow {
 		rows = append(rows, c.rowOf(l, l.At(u.Code, day), day))
 	}
 	slices.SortStableFunc(rows, func(a, b standingRow) int {
-		if a.RateKnown != b.RateKnown {
-			if a.RateKnown {
+		if a.Standing.RateKnown != b.Standing.RateKnown {
+			if a.Standing.RateKnown {
 				return -1
 			}
 			return 1
@@ -139,7 +142,7 @@ func (v *visit) report() (d adoptionData, err error) {
 		total := v.rowOf(l, l.At(code, d.Day), d.Day)
 		d.Above, d.Path, d.Total = l.Units[code], l.Path(code), &total
 		d.Sentence = v.say().sentence(total)
-		d.Mixed = total.Installs.Mixed() || total.RateMixed
+		d.Mixed = total.mixed()
 	}
 	d.Query = template.URL(url.Values{"unit": {code}, "day": {d.Day}}.Encode())
 	d.Writer = v.account.Role == desk.Admin || v.account.Role == desk.District
@@ -160,15 +163,19 @@ func (c *Console) adoptionPage(v *visit) error {
 
 // sentence is ready to be pasted into a report. A sum is as old as the oldest count in it.
 func (w words) sentence(r standingRow) string {
-	if !r.RateKnown || !r.Installs.Known {
+	s := r.Standing
+	if !s.RateKnown || !s.Installs.Known {
 		return ""
 	}
-	of := make([]string, len(r.Installs.Of))
-	for i, name := range r.Installs.Of {
+	of := make([]string, len(s.Installs.Of))
+	for i, name := range s.Installs.Of {
 		of[i] = w.T("of." + name)
 	}
-	return w.T("adoption.sentence", w.Day(r.Installs.AsOf), r.Unit.Name, w.N(r.RateInstalls), strings.Join(of, " + "), w.N(r.RateSmartphones), w.Percent(r.Rate))
+	return w.T("adoption.sentence", w.Day(s.Installs.AsOf), s.Unit.Name, w.N(s.RateInstalls), strings.Join(of, " + "), w.N(s.RateSmartphones), w.Percent(r.Rate))
 }
+
+// mixed reports whether different things were added up for the row.
+func (r standingRow) mixed() bool { return r.Standing.Installs.Mixed() || r.Standing.RateMixed }
 
 type unitData struct {
 	Unit     desk.Unit
@@ -177,6 +184,7 @@ type unitData struct {
 	Day      string
 	Below    []desk.Unit
 	Chart    template.HTML
+	Pace     template.HTML // the way to the national goal
 	Sentence string
 	Quotes   []desk.Checked
 	Record   []recordRow
@@ -212,7 +220,7 @@ func (c *Console) unitPage(v *visit) error {
 	row := c.rowOf(l, l.At(code, day), day)
 	d := unitData{
 		Unit: u, Path: l.Path(code), Row: row, Day: day, Below: sorted(l.Below(code, day)),
-		Chart: v.say().trend(points, days), Sentence: v.say().sentence(row),
+		Chart: v.say().trend(points, days), Pace: v.say().pace(points, days, day, row.Country, l.Goal.Until), Sentence: v.say().sentence(row),
 		Quotes: l.Quotes(code), Newest: l.Newest(code), Kinds: desk.Kinds[:], Ofs: []string{desk.OfSubscribers, desk.OfUsers, desk.OfSmartphones, desk.OfPeople},
 		Goal:   l.Goal,
 		Writer: slices.Contains(writers, v.account.Role) && l.Within(code, v.account.Unit),

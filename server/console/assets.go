@@ -21,6 +21,7 @@ type asset struct {
 var assets = readAssets(map[string]string{
 	"console.css":            "text/css; charset=utf-8",
 	"passkey.js":             "text/javascript; charset=utf-8",
+	"print.js":               "text/javascript; charset=utf-8",
 	"NotoSans-Regular.woff2": "font/woff2",
 	"NotoSans-Bold.woff2":    "font/woff2",
 })

@@ -311,6 +311,7 @@ func TestScreenshots(t *testing.T) {
 	}
 	w.anDuong(b)
 	b.post("/adoption/goal", "target", "50.000.000", "of", "users", "people", "97.580.000", "until", "2026-12-31", "source", "Bộ Y tế")
+	b.upload("/adoption/import", "unit,kind,of,value,as_of,source,basis\n312,people,people,195717,2020-08-26,niên giám thống kê,\n")
 	_, made := b.post("/teams", "place", "market", "unit", "312", "label", "Chợ Hỗ")
 	team := first(t, teamLink, made)
 	b.post("/notices", "kind", "announcement", "until", "2026-11-30", "title_vi", "Chợ Hỗ mở cửa trở lại", "title_en", "Ho market is open again", "text_vi", "Đề nghị bà con đeo khẩu trang.", "text_en", "Please wear a mask.")

@@ -43,6 +43,8 @@ func (o *onces) use(once string, now time.Time) bool {
 }
 
 type codesData struct {
+	Retired   bool
+	Door      bool // the Bluezone door is open
 	Once      string
 	Today     string
 	Oldest    string
@@ -58,6 +60,7 @@ func (c *Console) codesPage(v *visit) error {
 	}
 	now := c.Office.Now()
 	return v.show(http.StatusOK, "codes", "codes.title", codesData{
+		Retired: c.retired(), Door: c.Door != nil,
 		Once: desk.NewOnce(), Today: c.Office.Today(), Oldest: now.Add(-desk.MaxOnsetAge * 24 * time.Hour).Format(time.DateOnly),
 		Status: c.Office.CodeStatus(), Used: used, Cap: limit, MaxSheet: maxSheet,
 	})
@@ -66,14 +69,36 @@ func (c *Console) codesPage(v *visit) error {
 // maxSheet bounds the codes of a sheet.
 const maxSheet = 100
 
+// kind is one of the forms in which a code is handed out.
+type kind string
+
+const (
+	shortCode kind = "short" // nine digits, to be read out
+	longCode  kind = "long"  // for slips and QR
+	doorCode  kind = "door"  // six digits, for the Bluezone door
+)
+
+// life is how long a code of the kind can be used.
+func (k kind) life() time.Duration {
+	return map[kind]time.Duration{shortCode: desk.ShortTTL, longCode: desk.LongTTL, doorCode: desk.DoorTTL}[k]
+}
+
+// wish is what kind of code an officer asks for, and for which case.
+type wish struct {
+	kind   kind
+	report diagnosis.ReportType
+	onset  string // YYYY-MM-DD
+	day    uint32 // the same, UTC day since the epoch
+	count  int
+}
+
 // slip is what is shown of codes just made, and shown once.
 type slip struct {
 	Codes  []slipCode
+	Kind   kind
 	Report diagnosis.ReportType
-	Onset  string // YYYY-MM-DD, empty if nobody knows
+	Onset  string // YYYY-MM-DD
 	Until  time.Time
-	Long   bool
-	Hours  int
 	Once   string // for another one
 	Host   string
 }
@@ -84,55 +109,69 @@ type slipCode struct {
 	QR     template.HTML
 }
 
-// request reads what kind of code is wanted.
-func (v *visit) request() (desk.Request, string, error) {
+// wish reads what kind of code is wanted.
+func (v *visit) wish() (w wish, err error) {
+	if v.retired() {
+		return w, errRetired
+	}
 	if err := v.form(); err != nil {
-		return desk.Request{}, "", err
+		return w, err
 	}
-	r := desk.Request{Officer: v.account.ID, Count: 1}
-	var err error
-	if r.Report, err = diagnosis.ParseReportType(v.r.PostFormValue("report")); err != nil {
-		return r, "", &desk.FieldError{Field: "report", Problem: "required"}
+	w = wish{kind: kind(v.r.PostFormValue("kind")), onset: v.r.PostFormValue("onset"), count: 1}
+	if w.kind == "" {
+		w.kind = shortCode
 	}
-	onset := v.r.PostFormValue("onset")
-	day, err := time.Parse(time.DateOnly, onset)
+	if w.kind.life() == 0 || w.kind == doorCode && v.Door == nil {
+		return w, &desk.FieldError{Field: "kindofcode", Problem: "unknown"}
+	}
+	if w.report, err = diagnosis.ParseReportType(v.r.PostFormValue("report")); err != nil {
+		return w, &desk.FieldError{Field: "report", Problem: "required"}
+	}
+	day, err := time.Parse(time.DateOnly, w.onset)
 	if err != nil || day.Year() < 2000 {
-		return r, "", &desk.FieldError{Field: "onset", Problem: "date"}
+		return w, &desk.FieldError{Field: "onset", Problem: "date"}
 	}
-	if onset > v.Office.Today() {
-		return r, "", &desk.FieldError{Field: "onset", Problem: "future"}
+	if w.onset > v.Office.Today() {
+		return w, &desk.FieldError{Field: "onset", Problem: "future"}
 	}
-	r.OnsetDay = uint32(day.Unix() / 86400)
 	// Before seven in the morning the day in Viet Nam is ahead of the desk's.
-	r.OnsetDay = min(r.OnsetDay, uint32(v.Office.Now().Unix()/86400))
-	if r.Long = v.r.PostFormValue("long") != ""; r.Long {
-		r.TTL = desk.LongTTL
+	w.day = min(uint32(day.Unix()/86400), uint32(v.Office.Now().Unix()/86400))
+	return w, nil
+}
+
+// errRetired says where codes come from now.
+var errRetired = &sorry{http.StatusConflict, "error.retired", nil}
+
+func (c *Console) retired() bool {
+	if c.Retired == nil {
+		return false
 	}
-	return r, onset, nil
+	_, over := c.Retired()
+	return over
 }
 
 func (c *Console) issue(v *visit) error {
-	r, onset, err := v.request()
+	w, err := v.wish()
 	if err != nil {
 		return err
 	}
-	return c.hand(v, r, onset)
+	return c.hand(v, w)
 }
 
 // issueAgain makes another code like the last one, which ends.
 func (c *Console) issueAgain(v *visit) error {
-	r, onset, err := v.request()
+	w, err := v.wish()
 	if err != nil {
 		return err
 	}
-	if _, err := c.Codes.Revoke(v.r.Context(), v.account.ID, v.r.PostFormValue("code")); err != nil {
+	if _, err := c.end(v, v.r.PostFormValue("code")); err != nil {
 		return err
 	}
-	return c.hand(v, r, onset)
+	return c.hand(v, w)
 }
 
 func (c *Console) sheet(v *visit) error {
-	r, onset, err := v.request()
+	w, err := v.wish()
 	if err != nil {
 		return err
 	}
@@ -140,24 +179,21 @@ func (c *Console) sheet(v *visit) error {
 	if err != nil || n < 1 || n > maxSheet {
 		return &desk.FieldError{Field: "count", Problem: "range"}
 	}
-	r.Count, r.Long, r.TTL = int(n), true, desk.LongTTL
-	return c.hand(v, r, onset)
+	w.kind, w.count = longCode, int(n)
+	return c.hand(v, w)
 }
 
 // hand issues codes and shows them.
-func (c *Console) hand(v *visit, r desk.Request, onset string) error {
+func (c *Console) hand(v *visit, w wish) error {
 	if !c.onces.use(v.r.PostFormValue("once"), c.Office.Now()) {
 		return &sorry{http.StatusConflict, "error.once", nil}
 	}
-	made, err := c.Codes.Issue(v.r.Context(), r)
+	made, err := c.codesFor(v, w)
 	if err != nil {
 		return err
 	}
-	life := desk.ShortTTL
-	if r.TTL > 0 {
-		life = r.TTL
-	}
-	s := slip{Report: r.Report, Onset: onset, Until: c.Office.Now().Add(life), Long: r.Long, Hours: int(life.Hours()), Once: desk.NewOnce(), Host: c.Origin}
+	life := w.kind.life()
+	s := slip{Kind: w.kind, Report: w.report, Onset: w.onset, Until: c.Office.Now().Add(life), Once: desk.NewOnce(), Host: c.Origin}
 	for _, code := range made {
 		picture, err := qrSVG(code)
 		if err != nil {
@@ -173,11 +209,32 @@ func (c *Console) hand(v *visit, r desk.Request, onset string) error {
 	return v.show(http.StatusOK, "slip", "slip.title", s)
 }
 
+func (c *Console) codesFor(v *visit, w wish) ([]string, error) {
+	if w.kind == doorCode {
+		code, err := c.Door.IssueDoor(v.r.Context(), v.account.ID, w.report, w.day)
+		return []string{code}, err
+	}
+	return c.Codes.Issue(v.r.Context(), desk.Request{
+		Officer: v.account.ID, Report: w.report, OnsetDay: w.day, Count: w.count, Long: w.kind == longCode, TTL: w.kind.life(),
+	})
+}
+
+// end revokes a code of any kind. It reports whether there was one.
+func (c *Console) end(v *visit, typed string) (bool, error) {
+	typed = strings.TrimSpace(typed)
+	if digits := strings.NewReplacer(" ", "", "-", "").Replace(typed); c.Door != nil {
+		if _, err := desk.ParseDoor(digits); err == nil {
+			return c.Door.RevokeDoor(v.r.Context(), v.account.ID, digits)
+		}
+	}
+	return c.Codes.Revoke(v.r.Context(), v.account.ID, typed)
+}
+
 func (c *Console) revoke(v *visit) error {
 	if err := v.form(); err != nil {
 		return err
 	}
-	ended, err := c.Codes.Revoke(v.r.Context(), v.account.ID, v.r.PostFormValue("code"))
+	ended, err := c.end(v, v.r.PostFormValue("code"))
 	if err != nil {
 		return err
 	}

@@ -3,8 +3,8 @@
 // machine at night. It is for them what a terminal is for others.
 //
 // Pages are made on the server, in Vietnamese first and English second, and need no
-// script; passkeys are the one exception, and a password does as well. Nothing is loaded
-// from elsewhere. The console has a listener of its own: none of its routes answers on the
+// script: passkeys have one, where a password does as well, and so has a button that prints.
+// Nothing is loaded from elsewhere. The console has a listener of its own: none of its routes answers on the
 // public one.
 //
 // It works on keystore/desk alone and sees no diagnosis key. A code is on the page that
@@ -32,6 +32,7 @@ import (
 	"github.com/go-webauthn/webauthn/webauthn"
 
 	"bluekey/keystore/desk"
+	"bluekey/keystore/diagnosis"
 )
 
 // Codes issues and ends upload codes. *desk.Office is one that writes a journal.
@@ -40,10 +41,22 @@ type Codes interface {
 	Revoke(ctx context.Context, who, typed string) (bool, error)
 }
 
+// DoorCodes issues and ends the six digits that a Bluezone app has a field for. *desk.Office
+// is one that writes a journal.
+type DoorCodes interface {
+	IssueDoor(ctx context.Context, officer string, report diagnosis.ReportType, onset uint32) (string, error)
+	RevokeDoor(ctx context.Context, who, typed string) (bool, error)
+}
+
 // Config says what a console stands on. Office, Codes and URL must be set.
 type Config struct {
 	Office *desk.Office
 	Codes  Codes
+	// Door is where the Bluezone door is open; nil: there is none, and no codes for it.
+	Door DoorCodes
+	// Retired tells whether the service has ended in favour of another one: no codes are
+	// issued then. nil: it never does.
+	Retired func() (note string, ok bool)
 	// URL is where staff reach the console: https://console.example.gov.vn. Plain http is
 	// taken for this machine only. Passkeys are bound to its host.
 	URL string
@@ -79,8 +92,11 @@ type Console struct {
 	passkeys *webauthn.WebAuthn
 	handler  http.Handler
 
-	ceremonies ceremonies
-	onces      onces
+	ceremonies   ceremonies
+	onces        onces
+	certificates certificates
+	homes        map[lang]*kept
+	figures      kept // /adoption.json
 }
 
 // New prepares a console. It starts nothing.
@@ -101,7 +117,7 @@ func New(cfg Config) (*Console, error) {
 			return nil, fmt.Errorf("install URL %q: want https and at most 200 characters", cfg.InstallURL)
 		}
 	}
-	c := &Console{Config: cfg, host: u.Host, secure: u.Scheme == "https"}
+	c := &Console{Config: cfg, host: u.Host, secure: u.Scheme == "https", homes: map[lang]*kept{vietnamese: {}, english: {}}}
 	c.passkeys, err = webauthn.New(&webauthn.Config{
 		RPID: u.Hostname(), RPDisplayName: "bluekey " + cfg.Region, RPOrigins: []string{cfg.URL},
 	})
@@ -207,9 +223,11 @@ var routes = []route{
 	{"GET /journal", readers, (*Console).journalPage},
 	{"GET /journal.txt", readers, (*Console).journalText},
 	{"GET /status", everyone, (*Console).statusPage},
+	{"POST /status/backup", admins, (*Console).noteBackup},
 	{"GET /accounts", readers, (*Console).accountsPage},
 	{"POST /accounts/invite", admins, (*Console).invite},
 	{"POST /accounts/reset", admins, (*Console).resetAccount},
+	{"POST /accounts/role", admins, (*Console).setRole},
 	{"POST /accounts/end", admins, (*Console).endAccount},
 	{"POST /accounts/key", admins, (*Console).makeKey},
 	{"POST /accounts/key/end", admins, (*Console).endKey},
@@ -222,8 +240,8 @@ const (
 	maxFile = desk.MaxFile + 64<<10
 )
 
-// policy lets a page load this console's own files and nothing else, run the one script
-// it has, be framed by nobody and send forms nowhere else.
+// policy lets a page load this console's own files and nothing else, run the two
+// scripts it has, be framed by nobody and send forms nowhere else.
 const policy = "default-src 'none'; style-src 'self'; font-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 func (c *Console) route() http.Handler {
@@ -361,7 +379,8 @@ func describe(p any) error {
 	}
 }
 
-// Run serves l until ctx ends, then lets requests in flight finish. It closes l.
+// Run serves l until ctx ends, then lets requests in flight finish. It closes l. Meanwhile
+// it looks after the certificates of its own addresses.
 func (c *Console) Run(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
 		Handler:           c,
@@ -375,6 +394,8 @@ func (c *Console) Run(ctx context.Context, l net.Listener) error {
 	}
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
+	watch, unwatch := context.WithCancel(ctx)
+	wg.Go(func() { c.watchCertificates(watch) })
 	wg.Go(func() {
 		select {
 		case <-ctx.Done():
@@ -388,6 +409,7 @@ func (c *Console) Run(ctx context.Context, l net.Listener) error {
 	})
 	err := srv.Serve(l)
 	close(stop)
+	unwatch()
 	wg.Wait()
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil

@@ -61,13 +61,13 @@ func newSite(t testing.TB, change ...func(*Config)) *site {
 		t.Fatal(err)
 	}
 	cfg := Config{
-		Office: s.office, Codes: s.office, URL: "https://console.example.org", InstallURL: "https://install.example.org/app",
+		Office: s.office, Codes: s.office, Door: s.office, URL: "https://console.example.org", InstallURL: "https://install.example.org/app",
 		PublicURL: "https://keys.example.org", Origin: "keys.example.org/hai-phong", Region: "VN-HP", Logger: logger,
 		PolicyDigest: func() string { return strings.Repeat("0a", 32) },
 		Status: func() Status {
 			now := s.clock()
 			return Status{LastExport: now.Add(-3 * time.Hour), Delay: 5 * time.Hour, NextExport: now.Add(time.Hour), Held: 7, HeldFloor: 150,
-				LogSize: 1234, Checkpoint: now.Add(-3 * time.Hour), DiskUsed: 123456789, DiskFree: 40e9, Backup: now.Add(-20 * time.Hour), Version: "v1"}
+				LogSize: 1234, Checkpoint: now.Add(-3 * time.Hour), DiskUsed: 123456789, DiskFree: 40e9, WindowEnd: now.Add(-3 * time.Hour), Version: "v1"}
 		},
 		API: func(officer string) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, officer, len(r.Header["Cookie"])) })
@@ -218,9 +218,9 @@ var mayBe = map[string]string{
 	"GET /teams": "aodu", "POST /teams": "aod", "POST /teams/end": "aod", "GET /teams/tally.pdf": "aodu",
 	"GET /outreach": "aodu", "GET /outreach/{file}": "aodu", "POST /outreach/text": "aod",
 	"GET /notices": "aodu", "POST /notices/preview": "ad", "POST /notices": "ad", "POST /notices/approve": "ad", "POST /notices/withdraw": "ad",
-	"GET /journal": "au", "GET /journal.txt": "au", "GET /status": "aodu",
+	"GET /journal": "au", "GET /journal.txt": "au", "GET /status": "aodu", "POST /status/backup": "a",
 	"POST /accounts/key": "a", "POST /accounts/key/end": "a", "POST /bluekey.v1.CodeService/{call}": "aodun",
-	"GET /accounts": "au", "POST /accounts/invite": "a", "POST /accounts/reset": "a", "POST /accounts/end": "a",
+	"GET /accounts": "au", "POST /accounts/invite": "a", "POST /accounts/reset": "a", "POST /accounts/end": "a", "POST /accounts/role": "a",
 }
 
 func TestRolesAndRoutes(t *testing.T) {
@@ -323,7 +323,7 @@ func TestTextsAreComplete(t *testing.T) {
 		{"level.%s", []string{"province", "district", "commune"}}, {"poster.%s", posterNames}, {"help.%s", chapters},
 		{"problem.%s", []string{"required", "long", "unknown", "number", "range", "date", "future", "same"}},
 		{"report.%s", []string{"confirmed-test", "clinical", "self-report"}}, {"notice.kind.%s", []string{"warning", "announcement"}},
-		{"act.%s", []string{"issue", "revoke", "invite", "reset", "join", "password", "end", "recovery codes", "recover", "passkey added", "passkey removed", "figures", "quote", "goal", "units", "team", "end team", "notice", "approve", "withdraw", "text", "api key", "end api key"}},
+		{"act.%s", []string{"issue", "revoke", "invite", "reset", "join", "password", "end", "recovery codes", "recover", "passkey added", "passkey removed", "figures", "quote", "goal", "units", "team", "end team", "notice", "approve", "withdraw", "text", "api key", "end api key", "role", "backup"}},
 	} {
 		for _, x := range family.of {
 			if key := fmt.Sprintf(family.format, x); texts[key] == nil {
@@ -347,6 +347,22 @@ func TestTextsAreComplete(t *testing.T) {
 			if !inFont(r) {
 				t.Errorf("%s: %q is not in the font", key, r)
 			}
+		}
+	}
+}
+
+// TestSpoken: the texts for loudspeakers last as long as their titles say.
+func TestSpoken(t *testing.T) {
+	s := newSite(t)
+	for name, want := range map[string]int{"short": 30, "long": 120} {
+		text := s.wording("spoken." + name)
+		for l, got := range map[string]int{"vi": seconds(text.VI, 2.8), "en": seconds(text.EN, 2.2)} {
+			if got < want*85/100 || got > want*115/100 {
+				t.Errorf("%s in %s: about %d seconds, want %d", name, l, got, want)
+			}
+		}
+		if n := max(len([]rune(text.VI)), len([]rune(text.EN))); n > desk.MaxNotice {
+			t.Errorf("%s: %d characters cannot be edited", name, n)
 		}
 	}
 }

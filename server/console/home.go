@@ -52,7 +52,7 @@ func (c *Console) Home() http.Handler {
 	home := "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(digest[:]) + "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		l, _ := parseLang(r.URL.Query().Get("lang"))
-		page, err := c.home(l)
+		page, err := c.homes[l].get(func() ([]byte, error) { return c.home(l) })
 		if err != nil {
 			c.Logger.Error("the public page failed", "err", err)
 			http.Error(w, "internal error", http.StatusInternalServerError)

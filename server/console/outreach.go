@@ -39,7 +39,7 @@ func (c *Console) outreachPage(v *visit) error {
 		if !s.Edited {
 			s.Text = c.wording("spoken." + name)
 		}
-		s.Seconds = map[string]int{"vi": seconds(s.Text.VI, 3.5), "en": seconds(s.Text.EN, 2.4)}
+		s.Seconds = map[string]int{"vi": seconds(s.Text.VI, 2.8), "en": seconds(s.Text.EN, 2.2)}
 		d.Spoken = append(d.Spoken, s)
 	}
 	return v.show(http.StatusOK, "outreach", "outreach.title", d)
@@ -56,8 +56,8 @@ func (c *Console) wording(key string) desk.Wording {
 // broken begins a new line where a text of the catalog, which has one, asks for it.
 func broken(text string) string { return strings.ReplaceAll(text, " | ", "\n") }
 
-// seconds is about how long a text takes to read out, at so many written words a second.
-// A Vietnamese word on paper is a syllable.
+// seconds is about how long a text takes to read out slowly, at so many written words a
+// second. A Vietnamese word on paper is a syllable.
 func seconds(text string, perSecond float64) int {
 	return int(float64(len(strings.Fields(text)))/perSecond + 0.5)
 }

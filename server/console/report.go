@@ -34,12 +34,12 @@ func (c *Console) reportCSV(v *visit) error {
 		rows = append(rows[:len(rows):len(rows)], *d.Total)
 	}
 	for _, r := range rows {
-		rate := ""
-		if r.RateKnown {
+		s, rate := r.Standing, ""
+		if s.RateKnown {
 			rate = r.Rate.String()
 		}
-		write(r.Unit.Code, r.Unit.Name, plain(r.Installs), strings.Join(r.Installs.Of, "+"), r.Installs.AsOf, source(r.Installs),
-			plain(r.Smartphones), r.Smartphones.AsOf, source(r.Smartphones), plain(r.People), rate, strings.Join(flags(r), " "))
+		write(s.Unit.Code, s.Unit.Name, plain(s.Installs), strings.Join(s.Installs.Of, "+"), s.Installs.AsOf, source(s.Installs),
+			plain(s.Smartphones), s.Smartphones.AsOf, source(s.Smartphones), plain(s.People), rate, strings.Join(flags(r), " "))
 	}
 	out.Flush()
 	return v.file("text/csv; charset=utf-8", "adoption-"+d.Day+".csv", b.Bytes(), false)
@@ -71,8 +71,8 @@ func flags(r standingRow) (names []string) {
 		on   bool
 		name string
 	}{
-		{r.Quoted, "quoted_rate_differs"}, {r.MoreThanPeople, "more_smartphones_than_people"},
-		{r.MoreThanPhones, "more_installs_than_smartphones"}, {r.Installs.Mixed() || r.RateMixed, "mixed_units_of_count"},
+		{r.Quoted, "quoted_rate_differs"}, {r.Standing.MoreThanPeople, "more_smartphones_than_people"},
+		{r.Standing.MoreThanPhones, "more_installs_than_smartphones"}, {r.mixed(), "mixed_units_of_count"},
 	} {
 		if f.on {
 			names = append(names, f.name)
@@ -98,10 +98,11 @@ func (c *Console) reportPDF(v *visit) error {
 	var cells [][]string
 	add := func(r standingRow) {
 		rate := "–"
-		if r.RateKnown {
+		s := r.Standing
+		if s.RateKnown {
 			rate = w.Percent(r.Rate)
 		}
-		cells = append(cells, []string{r.Unit.Name, w.counted(r.Installs), w.counted(r.Smartphones), w.counted(r.People), rate})
+		cells = append(cells, []string{s.Unit.Name, w.counted(s.Installs), w.counted(s.Smartphones), w.counted(s.People), rate})
 	}
 	for _, r := range d.Rows {
 		add(r)
@@ -117,19 +118,19 @@ func (c *Console) reportPDF(v *visit) error {
 		rows = append(rows[:len(rows):len(rows)], *d.Total)
 	}
 	for _, r := range rows {
-		for _, q := range l.Quotes(r.Unit.Code) {
+		for _, q := range l.Quotes(r.Standing.Unit.Code) {
 			if q.Differs && q.AsOf <= d.Day {
-				p.line("• " + r.Unit.Name + ": " + w.T("adoption.quote.differs", w.Percent(q.Percent), q.Source, w.Percent(q.Computed)))
+				p.line("• " + r.Standing.Unit.Name + ": " + w.T("adoption.quote.differs", w.Percent(q.Percent), q.Source, w.Percent(q.Computed)))
 			}
 		}
 		for _, f := range flags(r) {
 			if f != "quoted_rate_differs" {
-				p.line("• " + r.Unit.Name + ": " + w.T("flag."+f))
+				p.line("• " + r.Standing.Unit.Name + ": " + w.T("flag."+f))
 			}
 		}
-		for _, count := range []desk.Count{r.Installs, r.Smartphones} {
+		for _, count := range []desk.Count{r.Standing.Installs, r.Standing.Smartphones} {
 			if count.From != nil {
-				p.soft(r.Unit.Name + ": " + w.T("adoption.from", w.N(count.Value), w.T("of."+count.From.Of), source(count), w.Day(count.AsOf)))
+				p.soft(r.Standing.Unit.Name + ": " + w.T("adoption.from", w.N(count.Value), w.T("of."+count.From.Of), source(count), w.Day(count.AsOf)))
 			}
 		}
 	}
@@ -204,7 +205,7 @@ func (c *Console) publicPreview(v *visit) error {
 // A hidden count is absent and its name is listed.
 func (c *Console) AdoptionJSON() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		data, err := c.adoptionJSON()
+		data, err := c.figures.get(c.adoptionJSON)
 		if err != nil {
 			c.Logger.Error("a page of the console failed", "route", "/adoption.json", "err", err)
 			http.Error(w, "internal error", http.StatusInternalServerError)

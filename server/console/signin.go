@@ -122,7 +122,7 @@ func (c *Console) join(v *visit) error {
 	return v.show(http.StatusOK, "recovery", "recovery.title", recoveryData{spaced(codes), c.host, a.Name})
 }
 
-// spaced groups each code for reading: fours for long ones, threes for short ones.
+// spaced groups each code for reading: fours for long ones, threes for the others.
 func spaced(codes []string) []string {
 	made := make([]string, len(codes))
 	for i, code := range codes {
@@ -133,7 +133,7 @@ func spaced(codes []string) []string {
 
 func groups(code string) (parts []string) {
 	size := 4
-	if len(code) == 9 {
+	if len(code) <= 9 {
 		size = 3
 	}
 	for len(code) > size {
@@ -189,78 +189,8 @@ func (c *Console) newRecovery(v *visit) error {
 	return v.show(http.StatusOK, "recovery", "recovery.title", recoveryData{spaced(codes), c.host, v.account.Name})
 }
 
-type accountsData struct {
-	Accounts []desk.Account
-	Roles    []desk.Role
-	Units    []unitChoice
-	API      bool // laboratory systems may call
-	Keys     []desk.APIKey
-}
-
-func (c *Console) accountsPage(v *visit) error {
-	accounts, err := c.Office.Accounts()
-	if err != nil {
-		return err
-	}
-	keys, err := c.Office.APIKeys()
-	if err != nil {
-		return err
-	}
-	return v.show(http.StatusOK, "accounts", "accounts.title", accountsData{accounts, desk.Roles[:], c.unitChoices(""), c.API != nil, keys})
-}
-
-type linkData struct {
-	Title, Hint, URL string
-	Back             string
-	QR               any
-}
-
-// showLink shows a link once.
-func (c *Console) showLink(v *visit, title, hint, path, back string) error {
-	qr, err := qrSVG(c.URL + path)
-	if err != nil {
-		return err
-	}
-	return v.show(http.StatusOK, "link", title, linkData{v.T(title), v.T(hint), c.URL + path, back, qr})
-}
-
-func (c *Console) invite(v *visit) error {
-	if err := v.form(); err != nil {
-		return err
-	}
-	role := desk.Role(v.r.PostFormValue("role"))
-	if !role.Valid() {
-		return &sorry{http.StatusUnprocessableEntity, "error.form", nil}
-	}
-	token, err := c.Office.Invite(v.account.ID, role, v.r.PostFormValue("unit"))
-	if err != nil {
-		return err
-	}
-	return c.showLink(v, "accounts.invite.done", "accounts.invite.hint", "/join/"+token, "/accounts")
-}
-
-func (c *Console) resetAccount(v *visit) error {
-	if err := v.form(); err != nil {
-		return err
-	}
-	token, err := c.Office.ResetLink(v.account.ID, v.r.PostFormValue("account"))
-	if err != nil {
-		return err
-	}
-	return c.showLink(v, "accounts.reset.done", "accounts.reset.hint", "/join/"+token, "/accounts")
-}
-
-func (c *Console) endAccount(v *visit) error {
-	if err := v.form(); err != nil {
-		return err
-	}
-	if err := c.Office.EndAccount(v.account.ID, v.r.PostFormValue("account")); err != nil {
-		return err
-	}
-	return v.see("/accounts")
-}
-
 type startData struct {
+	Retired   bool
 	Codes     desk.Status
 	Used, Cap int
 	Waiting   int // notices that wait for a second person
@@ -279,7 +209,7 @@ func (c *Console) start(v *visit) error {
 		return err
 	}
 	d := startData{
-		Codes: c.Office.CodeStatus(), Used: used, Cap: limit,
+		Retired: c.retired(), Codes: c.Office.CodeStatus(), Used: used, Cap: limit,
 		NoUnits: len(c.Office.Ledger().Units) == 0, NoInstall: c.InstallURL == "",
 	}
 	for _, n := range notices {

@@ -44,7 +44,7 @@ func TestOfficer(t *testing.T) {
 		t.Fatal(code, page)
 	}
 	one := first(t, codeField, page)
-	for _, want := range []string{"<span>" + one[:3] + "</span><span>" + one[3:6] + "</span><span>" + one[6:] + "</span>", "<svg class=\"qr\"", "20/11/2026", "11:00 ngày 23/11/2026", "countdown h1"} {
+	for _, want := range []string{"<span>" + one[:3] + "</span><span>" + one[3:6] + "</span><span>" + one[6:] + "</span>", "<svg class=\"qr\"", "20/11/2026", "11:00 ngày 23/11/2026", "countdown short"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the slip has no %q", want)
 		}
@@ -107,7 +107,7 @@ func TestGuessing(t *testing.T) {
 			t.Errorf("%s does not say that codes are guessed", path)
 		}
 	}
-	if code, _ := b.post("/codes", "once", desk.NewOnce(), "report", "confirmed-test", "onset", "2026-11-20", "long", "yes"); code != 200 {
+	if code, _ := b.post("/codes", "once", desk.NewOnce(), "report", "confirmed-test", "onset", "2026-11-20", "kind", "long"); code != 200 {
 		t.Errorf("a long code meanwhile: %d", code)
 	}
 }
@@ -145,6 +145,10 @@ func TestTheArticle(t *testing.T) {
 	}
 	if _, page := b.get("/adoption/unit/312"); !strings.Contains(page, "Đóng góp 0,11 % của mục tiêu.") || !strings.Contains(page, "đơn vị đếm khác nhau") {
 		t.Error("the share of the goal")
+	}
+	b.upload("/adoption/import", "unit,kind,of,value,as_of,source,basis\n312,people,people,195717,2020-08-26,niên giám,\n")
+	if _, page := b.get("/adoption/unit/312"); !strings.Contains(page, "Phần của đơn vị theo dân số: 100.285.") || !strings.Contains(page, `class="ahead"`) {
+		t.Error("the way to the goal is not drawn")
 	}
 	pdf := render(t, b, "/adoption/report.pdf?unit=312&day=2020-12-31")
 	if out, err := exec.Command("pdftotext", "-layout", pdf, "-").Output(); err == nil {
@@ -358,12 +362,21 @@ func TestHostileInput(t *testing.T) {
 		"/adoption/unit/z/quote":    {"percent", "1,5", "as_of", "2026-11-20", "source", evil},
 		"/teams":                    {"place", "school", "unit", "z", "label", evil},
 		"/outreach/text":            {"name", "short", "text_vi", evil, "text_en", evil},
+		"/accounts/key":             {"label", evil},
 		"/notices":                  {"kind", "announcement", "until", "2026-11-30", "title_vi", evil, "title_en", evil, "text_vi", evil, "text_en", evil},
 	} {
 		if code, page := b.post(path, fields...); code >= 400 {
 			t.Fatalf("%s: %d %s", path, code, page)
 		}
 	}
+	token, err := s.office.Invite(desk.Local, desk.Officer, "z")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, page := s.browser().post("/join/"+token, "name", "lan", "display", evil, "password", goodPassword, "again", goodPassword); code != 200 {
+		t.Fatal(code, page)
+	}
+	render(t, b, "/outreach/poster-a4.pdf?unit=z")
 	raw := func(path string) string {
 		res := b.do(httptest.NewRequest("GET", path, nil))
 		var buf bytes.Buffer

@@ -196,6 +196,7 @@ func (v *visit) words(err error) *sorry {
 		{desk.ErrPasswordCommon, http.StatusUnprocessableEntity, "error.password.common"},
 		{desk.ErrOfficerCap, http.StatusTooManyRequests, "error.cap"},
 		{desk.ErrShortFull, http.StatusTooManyRequests, "error.full"},
+		{desk.ErrDoorFull, http.StatusTooManyRequests, "error.doorfull"},
 		{desk.ErrRequest, http.StatusUnprocessableEntity, "error.request"},
 		{desk.ErrForm, http.StatusUnprocessableEntity, "error.code"},
 		{desk.ErrNoUnit, http.StatusNotFound, "error.unit"},

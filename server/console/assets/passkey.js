@@ -1,5 +1,4 @@
-// The one script of the console: it passes passkey challenges to the browser and the
-// answers back. Pages work without it, with a password.
+// Passes passkey challenges to the browser and the answers back. Pages work without it, with a password.
 "use strict";
 (() => {
   const bytes = s => Uint8Array.from(atob(s.replace(/-/g, "+").replace(/_/g, "/")), c => c.charCodeAt(0));

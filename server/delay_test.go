@@ -1,0 +1,178 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"bluekey/keystore/desk"
+	"bluekey/keystore/diagnosis"
+	v1 "bluekey/server/api/bluekey/v1"
+	"bluekey/signing/permit"
+)
+
+// TestReplyLeavesOnTime: whatever a request is, its reply leaves reply_after later to the
+// nanosecond, or, if the disk was slower than that, at a multiple of it.
+func TestReplyLeavesOnTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const after = 500 * time.Millisecond
+		var sync atomic.Int64 // how long one takes
+		disk := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData {
+				time.Sleep(time.Duration(sync.Load()))
+			}
+			return nil
+		}))
+		p, ring := bareService(t, disk, after)
+		codes, err := p.store.Desk().Issue(t.Context(), desk.Request{Officer: "test", Report: diagnosis.ConfirmedTest, OnsetDay: today(), Count: 100, Long: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := 0
+		kinds := requestKinds(p, func() string { next++; return codes[next-1] })
+		for _, row := range []struct {
+			sync, leaves time.Duration
+		}{
+			{0, after}, {time.Millisecond, after}, {after - time.Millisecond, after},
+			{after + time.Millisecond, 2 * after}, {2*after - 1, 2 * after}, {3*after + 1, 4 * after},
+		} {
+			for _, kind := range kinds {
+				plain, err := kind.plain()
+				if err != nil {
+					t.Fatal(err)
+				}
+				sealed, sent, err := sealTo(ring, today(), plain)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if kind.op == 0 { // does not open
+					sealed[len(sealed)-1] ^= 1
+				}
+				left := false
+				ctx := context.WithValue(t.Context(), visitKey{}, &visit{came: time.Now(), leave: func() { left = true }})
+				came := time.Now()
+				sync.Store(int64(row.sync))
+				res, err := p.Exchange(ctx, &v1.ExchangeRequest{Sealed: sealed})
+				took := time.Since(came)
+				sync.Store(0)
+				if err != nil || !left {
+					t.Fatalf("%s: %v, left %v", kind.name, err, left)
+				}
+				want := row.leaves
+				if kind.op == 0 { // nothing is stored
+					want = after
+				}
+				if took != want {
+					t.Errorf("%s with a sync of %v: %v, want %v", kind.name, row.sync, took, want)
+				}
+				if kind.op == 0 {
+					continue
+				}
+				opened, err := sent.Open(res.Sealed)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if reply, err := permit.DecodeReply(kind.op, opened); err != nil {
+					t.Error(err)
+				} else if no, ok := reply.(permit.Refusal); ok != (kind.reason != 0) || no.Reason != kind.reason {
+					t.Errorf("%s: %v", kind.name, reply)
+				}
+			}
+		}
+	})
+}
+
+// TestPhoneGone: a phone that hangs up ends the wait and undoes nothing.
+func TestPhoneGone(t *testing.T) {
+	p, ring := bareService(t, vfs.NewMem(), time.Hour)
+	held, err := permitOf(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := held.Upload(names, teks(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, _, err := sealTo(ring, today(), plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, hangUp := context.WithCancel(t.Context())
+	hangUp()
+	left := make(chan struct{})
+	ctx = context.WithValue(ctx, visitKey{}, &visit{came: time.Now(), leave: func() { close(left) }})
+	if _, err := p.Exchange(ctx, &v1.ExchangeRequest{Sealed: sealed}); !errors.Is(err, errGone) {
+		t.Errorf("%v", err)
+	}
+	<-left
+	d, err := p.store.CloseWindow(t.Context(), diagnosis.GAEN, p.now().Truncate(time.Second))
+	if err != nil || d.Count != 3 {
+		t.Errorf("%d keys are stored, want 3: %v", d.Count, err)
+	}
+}
+
+// requestKind is a kind of request that nobody outside may tell from the others.
+type requestKind struct {
+	name   string
+	op     permit.Operation // 0: it is altered on its way
+	reason permit.Reason    // why it is refused, 0 if it is done
+	plain  func() ([]byte, error)
+}
+
+// requestKinds are all kinds, as cases of 14 keys. newCode gives a long code for each real
+// redeem.
+func requestKinds(p *phoneService, newCode func() string) []requestKind {
+	pending := func(code func() string, change func(*permit.RedeemRequest)) func() ([]byte, error) {
+		return func() ([]byte, error) {
+			q, err := permit.NewPending()
+			if err != nil {
+				return nil, err
+			}
+			r := q.Redeem(code())
+			change(&r)
+			return r.Encode()
+		}
+	}
+	same := func(*permit.RedeemRequest) {}
+	wrong := func() string { return "0123456789ABCDEF" }
+	upload := func(change func([]diagnosis.Key), after func([]byte)) func() ([]byte, error) {
+		return func() ([]byte, error) {
+			h, err := permitOf(p)
+			if err != nil {
+				return nil, err
+			}
+			keys := teks(14)
+			change(keys)
+			plain, err := h.Upload(names, keys)
+			after(plain)
+			return plain, err
+		}
+	}
+	asIs, unaltered := func([]diagnosis.Key) {}, func([]byte) {}
+	return []requestKind{
+		{"redeem", permit.OpRedeem, 0, pending(newCode, same)},
+		{"cover redeem", permit.OpRedeem, 0, permit.CoverRedeem},
+		{"redeem of a wrong code", permit.OpRedeem, permit.ReasonCode, pending(wrong, same)},
+		{"redeem of no element", permit.OpRedeem, permit.ReasonMalformed, pending(wrong, func(r *permit.RedeemRequest) { clear(r.Blinded[:]) })},
+		{"upload", permit.OpUpload, 0, upload(asIs, unaltered)},
+		{"cover upload", permit.OpUpload, 0, func() ([]byte, error) { return permit.CoverUpload(names, diagnosis.GAEN, today()) }},
+		{"upload with a wrong permit", permit.OpUpload, permit.ReasonPermit, upload(asIs, func(b []byte) { b[100] ^= 1 })},
+		{"upload with a wrong signature", permit.OpUpload, permit.ReasonPermit, upload(asIs, func(b []byte) { b[1020] ^= 1 })},
+		{"upload of an old key", permit.OpUpload, permit.ReasonTooOld, upload(func(k []diagnosis.Key) { k[13].Start -= 6 * 144 }, unaltered)},
+		{"upload of a key of tomorrow", permit.OpUpload, permit.ReasonFuture, upload(func(k []diagnosis.Key) { k[0].Start += 3 * 144 }, unaltered)},
+		{"upload of overlapping keys", permit.OpUpload, permit.ReasonOverlap, upload(func(k []diagnosis.Key) { k[3].Start += 10 }, unaltered)},
+		{"upload with a byte that is to be zero", permit.OpUpload, permit.ReasonMalformed, upload(asIs, func(b []byte) { b[6] = 1 })},
+		{"upload altered on its way", 0, 0, upload(asIs, unaltered)},
+	}
+}
+
+// permitOf is a permit that needs no code.
+func permitOf(p *phoneService) (*permit.Held, error) {
+	return (&benchServer{keys: p.keys}).permit()
+}
