@@ -76,10 +76,10 @@ type Class int
 
 const (
 	ClassExport     Class = iota // archives, key sets, ID sets; gone after retention
-	ClassSmall                   // files that the log records by SmallFile
+	ClassTile                    // tiles and entry bundles
+	ClassSmall                   // files that the log records by SmallFile; replaced in their place
 	ClassSigner                  // PEM files that the log records by SignerChange
 	ClassPolicy                  // what to pin; judged by its digest alone
-	ClassTile                    // tiles and entry bundles
 	ClassCheckpoint              // the signed root
 	ClassProof                   // proofs, remade on a later checkpoint
 	ClassIndex                   // lists of exports, last

@@ -63,6 +63,8 @@ type audit struct {
 	walker           *walker
 	whole            bool // the entries are those that the checkpoint signs
 	exact            bool // the lists must be of this checkpoint: none may be behind
+	unsettled        bool // the tree is moving on: what was read is not of one time
+	kept             bool // State has the checkpoint
 }
 
 func newAudit(source tree.Source, o AuditOptions) *audit {
@@ -175,6 +177,7 @@ func (a *audit) fork(before seen, root [32]byte) {
 func (a *audit) walk(ctx context.Context) error {
 	r, before := a.report, a.State.logs[a.checkpoint.Origin]
 	a.ledger = newLedger(r, a.now)
+	a.ledger.remember(before.Size, a.seenTime(before), a.State.keyrings[a.checkpoint.Origin])
 	a.walker = &walker{Report: r, source: a.source, checkpoint: a.checkpoint, ledger: a.ledger, seenSize: before.Size, progress: func(done uint64) {
 		a.progress.Entries, a.progress.Size = done, a.checkpoint.Size
 		a.Progress(a.progress)
@@ -202,9 +205,18 @@ func (a *audit) walk(ctx context.Context) error {
 			a.fork(before, a.walker.seenRoot)
 		}
 	default:
+		a.kept = true
 		return a.State.see(a.signed)
 	}
 	return nil
+}
+
+// seenTime is when the checkpoint that was seen before was signed; zero if that is not known.
+func (a *audit) seenTime(before seen) time.Time {
+	if opened, err := a.Policy.Open(before.signed); err == nil {
+		return opened.Time
+	}
+	return time.Time{}
 }
 
 // served checks what the tree serves besides tiles and exports.
@@ -213,15 +225,12 @@ func (a *audit) served(ctx context.Context) error {
 		return err
 	}
 	for _, path := range slices.Sorted(maps.Keys(a.ledger.small)) {
-		f := a.ledger.small[path]
-		if err := a.small(ctx, CodeSmallFile, f.entry, exportlog.Files(f.SmallFile)[0], false); err != nil {
+		if err := a.smallFile(ctx, path); err != nil {
 			return err
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.ledger.signers)) {
-		s := a.ledger.signers[name]
-		// The file of one that has retired may go with the last archive it signed.
-		if err := a.small(ctx, CodeSignerKey, s.entry, exportlog.Files(s.SignerChange)[0], s.retired); err != nil {
+		if err := a.signerFile(ctx, a.ledger.signers[name]); err != nil {
 			return err
 		}
 	}
@@ -265,19 +274,21 @@ func (a *audit) policies(ctx context.Context) error {
 // says of it.
 func (a *audit) expired(m *exportlog.Manifest) bool { return a.now.Unix() > goneBy(m) }
 
-// small holds a small file against the log. It must be there unless it may be gone.
-func (a *audit) small(ctx context.Context, code Code, entry uint64, f exportlog.File, mayBeGone bool) error {
-	data, err := tree.ReadAll(ctx, a.source, f.Path, min(f.Size, maxSmall)+slack)
+// signerFile holds the PEM file of a signer against the log. The file of one that has
+// retired may go with the last archive it signed.
+func (a *audit) signerFile(ctx context.Context, s *signer) error {
+	f := exportlog.Files(s.SignerChange)[0]
+	data, err := tree.ReadAll(ctx, a.source, f.Path, f.Size+slack)
+	gone := errors.Is(err, fs.ErrNotExist) && s.retired
+	missing, err := absent(err)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && mayBeGone:
-	case errors.Is(err, fs.ErrNotExist):
-		a.report.findEntry(code, entry, f.Path, "the file is missing")
-	case errors.Is(err, tree.ErrTooLarge):
-		a.report.findEntry(code, entry, f.Path, "%v, the log says %d", err, f.Size)
 	case err != nil:
 		return err
+	case gone:
+	case missing != nil:
+		a.report.findEntry(CodeSignerKey, s.entry, f.Path, "%v, the log says %d bytes", missing, f.Size)
 	case !f.Matches(data):
-		a.report.findEntry(code, entry, f.Path, "%d bytes with SHA-256 %x, the log says %d with %x", len(data), shaOf(data), f.Size, f.SHA256)
+		a.report.findEntry(CodeSignerKey, s.entry, f.Path, "%d bytes with SHA-256 %x, the log says %d with %x", len(data), shaOf(data), f.Size, f.SHA256)
 	}
 	return nil
 }

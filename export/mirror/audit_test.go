@@ -412,11 +412,13 @@ func TestAuditFindsLateFiles(t *testing.T) {
 	r := auditAt(t, s.copy(), s.pinned(), nil, now)
 	found(t, r, "erasure-late file-late", "no entry says that its files are gone", "it is still served")
 
+	// Also if it is dated back to when it was in time: the windows before it are not.
+	s.erase(start0+retain+period, diagnosis.GAEN, start0+period)
 	s.erase(now, diagnosis.GAEN, now-retain)
 	s.erase(now, diagnosis.Bluezone, now-retain)
 	s.publish(now)
 	r = auditAt(t, s.copy(), s.pinned(), nil, now)
-	found(t, r, "erasure-late", "more than a period after its retention ended")
+	found(t, r, "erasure-late", "more than a period after its retention ended", fmt.Sprintf("entry %d: erases entry 1 at", s.log.Size()-3))
 
 	s, now = history(t, 9)
 	kept := s.copy()
@@ -583,6 +585,7 @@ func TestState(t *testing.T) {
 func FuzzParseState(f *testing.F) {
 	f.Add([]byte("{\n \"version\": 1,\n \"checkpoints\": []\n}\n"))
 	f.Add([]byte("{\n \"version\": 1,\n \"checkpoints\": [\n  \"a\\n0\\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\\n\\n— a AAAA\\n\"\n ]\n}\n"))
+	f.Add([]byte("{\n \"version\": 1,\n \"checkpoints\": [],\n \"keyrings\": [\n  {\n   \"origin\": \"a\",\n   \"entry\": 1,\n   \"keys\": [\n    \"seal 1 " + strings.Repeat("0", 64) + "\"\n   ]\n  }\n ]\n}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if s, err := ParseState(data); err == nil && !bytes.Equal(s.Format(), data) {
 			t.Error("a second spelling")

@@ -24,13 +24,19 @@ const (
 	CodeSigner       Code = "signer"         // a signer of archives that the log has not introduced, or has retired, or contradicts
 	CodeErasureEarly Code = "erasure-early"  // files were erased before their retention was over
 	CodeErasureLate  Code = "erasure-late"   // files were not erased one period after their retention
-	CodeHandover     Code = "handover"       // an opening or closing entry out of place, or contradicting another log
+	// A service key is one of the keyring.
+	CodeServiceKeyLate    Code = "service-key-late"    // announced less than a day before its use
+	CodeServiceKeySecond  Code = "service-key-second"  // another than one that was seen before for its day
+	CodeServiceKeyDropped Code = "service-key-dropped" // announced before, and withdrawn before its day
+
+	CodeHandover Code = "handover" // an opening or closing entry out of place, or contradicting another log
 
 	// What the tree serves.
 	CodePolicy      Code = "policy"       // the tree's policy is missing, unreadable, or does not accept its checkpoint
 	CodeIndex       Code = "index"        // index.json or gaen/index.txt is unreadable or says other than the log
 	CodeSignerKey   Code = "signer-key"   // the PEM file of a signer is missing, or not the one that the log names
 	CodeSmallFile   Code = "small-file"   // a small file is not the one that the log names
+	CodeKeyring     Code = "keyring"      // the keyring is unreadable or of another service
 	CodeProof       Code = "proof"        // a proof beside a file is missing or does not hold
 	CodeFileMissing Code = "file-missing" // a file that should be there is not
 	CodeFileBytes   Code = "file-bytes"   // a file is not the one that the log names
@@ -50,7 +56,7 @@ const (
 // misconduct is evidence.
 var conduct = []Code{
 	CodeQuorum, CodeGap, CodeOverlap, CodeSilence, CodeTerms, CodeFuture, CodeSigner, CodeErasureEarly, CodeErasureLate, CodeHandover,
-	CodeFileLate, CodeFileStray, CodeKeyOld, CodeKeyEarly,
+	CodeFileLate, CodeFileStray, CodeKeyOld, CodeKeyEarly, CodeServiceKeyLate, CodeServiceKeySecond, CodeServiceKeyDropped,
 }
 
 func (c Code) blocks() bool { return !slices.Contains(conduct, c) }

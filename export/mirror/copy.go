@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"bluekey/export/exportlog"
 	"bluekey/export/tree"
+	"bluekey/signing/seal"
 )
 
 // Place is where a copy is kept.
@@ -23,10 +24,13 @@ type Place struct {
 // Copied is what one pass of a mirror did.
 type Copied struct {
 	*Report
-	Moved   bool  `json:"moved"`   // the copy is now what the report describes
-	Written int   `json:"written"` // files, those that were the same already not counted
-	Bytes   int64 `json:"bytes"`   // in them
-	Removed int   `json:"removed"` // export files and proofs
+	Moved bool `json:"moved"` // the copy is now what the report describes
+	// Unsettled says why it did not move though nothing was found: files of the tree, or of
+	// a cache before it, were not of one time. The next pass in a few minutes will do.
+	Unsettled bool  `json:"unsettled"`
+	Written   int   `json:"written"` // files, those that were the same already not counted
+	Bytes     int64 `json:"bytes"`   // in them
+	Removed   int   `json:"removed"` // export files and proofs
 }
 
 // Mirror audits a tree and then makes a copy of it say the same: files first, checkpoint,
@@ -44,29 +48,43 @@ type Copied struct {
 //
 // The report is never nil.
 func Mirror(ctx context.Context, source tree.Source, place Place, o AuditOptions) (*Copied, error) {
-	c, err := mirror(ctx, source, place, o)
+	return mirrorLog(ctx, source, place, o, "")
+}
+
+// mirrorLog is Mirror of the log of an origin, and of no other, whatever the source serves
+// when it is read again.
+func mirrorLog(ctx context.Context, source tree.Source, place Place, o AuditOptions, origin string) (*Copied, error) {
+	c, err := mirror(ctx, source, place, o, origin)
 	if err != nil {
 		return c, fmt.Errorf("mirroring %s: %w", source, err)
 	}
 	return c, nil
 }
 
-func mirror(ctx context.Context, source tree.Source, place Place, o AuditOptions) (*Copied, error) {
+func mirror(ctx context.Context, source tree.Source, place Place, o AuditOptions, origin string) (*Copied, error) {
 	a := newAudit(source, o)
 	done := &Copied{Report: a.report}
 	folder, err := tree.NewFolder(place.Disk, place.Root)
 	if err != nil {
 		return done, err
 	}
-	c := &copier{Place: place, Copied: done, folder: folder}
-	if o.State, err = c.own(); err != nil {
+	c := &copier{Place: place, Copied: done, folder: folder, origin: origin}
+	if o.State, err = c.own(a.now); err != nil {
 		return done, err
 	}
 	if err := c.expire(a); err != nil {
 		return done, err
 	}
 	again, err := c.pass(ctx, source, o, true)
-	if again {
+	if err == nil && c.Unsettled {
+		select {
+		case <-ctx.Done():
+			return done, ctx.Err()
+		case <-time.After(rereadAfter): // for a publisher to be done
+		}
+		again, err = c.pass(ctx, source, o, true)
+	}
+	if err == nil && again {
 		// Perhaps it is the copy that is damaged. That is no reason to stay behind.
 		_, err = c.pass(ctx, source, o, false)
 	}
@@ -77,10 +95,11 @@ type copier struct {
 	Place
 	*Copied
 	folder *tree.Folder
+	origin string // of the log that belongs there; empty until that is known
 }
 
-// own is what the copy has seen: its own checkpoint.
-func (c *copier) own() (*State, error) {
+// own is what the copy has seen: its own checkpoint and keyring.
+func (c *copier) own(now time.Time) (*State, error) {
 	s := new(State)
 	signed, err := c.folder.Get(exportlog.CheckpointPath, exportlog.MaxCheckpoint)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -92,7 +111,40 @@ func (c *copier) own() (*State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the copy's own %w: move %s away to begin a new copy", err, c.Root)
 	}
-	return s, nil
+	for origin := range s.logs { // the one
+		if c.origin != "" && origin != c.origin {
+			return nil, c.taken(origin, c.origin)
+		}
+		c.origin = origin
+	}
+	return s, c.ownKeyring(s, now)
+}
+
+// taken says that a place belongs to another log.
+func (c *copier) taken(by, wanted string) error {
+	return fmt.Errorf("%s is for a copy of %s, and this is %s: give it a place of its own", c.Root, by, wanted)
+}
+
+// ownKeyring remembers the keys of the copy's keyring. One that is missing or damaged is no
+// reason to stop: the next pass replaces it.
+func (c *copier) ownKeyring(s *State, now time.Time) error {
+	text, err := c.folder.Get(exportlog.KeyringPath, seal.MaxKeyring)
+	var proof []byte
+	if err == nil {
+		proof, err = c.folder.Get(exportlog.KeyringPath+exportlog.ProofSuffix, exportlog.MaxProof)
+	}
+	missing, err := absent(err)
+	if err != nil || missing != nil {
+		return err
+	}
+	r, err := seal.ParseKeyring(text)
+	if err != nil {
+		return nil
+	}
+	if proved, err := exportlog.ParseProof(proof); err == nil {
+		s.readKeyring(r.Origin, proved.Index, serviceKeysOf(r), now)
+	}
+	return nil
 }
 
 // pass audits and, if nothing speaks against it, copies. If something does, again tells
@@ -110,8 +162,15 @@ func (c *copier) pass(ctx context.Context, source tree.Source, o AuditOptions, r
 	c.Report = a.report
 	err = a.run(ctx)
 	a.report.finish()
+	c.Unsettled = false
+	if other := a.checkpoint.Origin; err == nil && c.origin != "" && other != "" && other != c.origin {
+		return false, c.taken(c.origin, other)
+	}
 	if err != nil || !a.whole || a.report.blocked() {
 		return err == nil && in.reused, err
+	}
+	if c.Unsettled = a.unsettled; c.Unsettled {
+		return false, nil
 	}
 	return false, c.take(a, in)
 }
@@ -119,8 +178,9 @@ func (c *copier) pass(ctx context.Context, source tree.Source, o AuditOptions, r
 // take makes the copy say what was audited. Every step may be the last: readers of the old
 // checkpoint find all they did before, and readers of the new one all they need.
 func (c *copier) take(a *audit, in *intake) error {
-	before, after := a.paths()
-	if err := c.putAll(in, before...); err != nil {
+	// What is added comes before what is replaced: if the disk is full, the copy is as it was.
+	exports, replaced := a.paths()
+	if err := c.putAll(in, exports...); err != nil {
 		return err
 	}
 	tiles, err := exportlog.TileList(0, a.checkpoint.Size)
@@ -132,7 +192,7 @@ func (c *copier) take(a *audit, in *intake) error {
 			return err
 		}
 	}
-	if err := c.putAll(in, after...); err != nil {
+	if err := c.putAll(in, replaced...); err != nil {
 		return err
 	}
 	c.Moved = true
@@ -201,23 +261,26 @@ func (c *copier) put(path string, data []byte) error {
 	return err
 }
 
-// paths are the files that a copy gets before the tiles, and those after them. A proof has
-// a checkpoint of its own, so it can be there before the tree's.
-func (a *audit) paths() (before, after []string) {
+// paths are the files that a copy gets before the tiles, and after them those that replace
+// others, in the order of writing. A proof has a checkpoint of its own, so it can be there
+// before the tree's.
+func (a *audit) paths() (exports, replaced []string) {
 	for _, w := range a.ledger.live {
 		if a.expired(&w.Manifest) {
 			continue
 		}
 		for _, f := range w.Files {
-			before = append(before, f.Path, f.Path+exportlog.ProofSuffix)
+			exports = append(exports, f.Path, f.Path+exportlog.ProofSuffix)
 		}
 	}
-	before = slices.AppendSeq(before, maps.Keys(a.ledger.small))
-	for _, s := range a.ledger.signers {
-		before = append(before, s.Path())
+	for path := range a.ledger.small {
+		replaced = append(replaced, path, path+exportlog.ProofSuffix)
 	}
-	return append(before, exportlog.PolicyPath, exportlog.PolicyEd25519Path),
-		[]string{exportlog.CheckpointPath, exportlog.IndexPath, exportlog.GAENIndexPath}
+	for _, s := range a.ledger.signers {
+		replaced = append(replaced, s.Path())
+	}
+	return exports, append(replaced, exportlog.PolicyPath, exportlog.PolicyEd25519Path,
+		exportlog.CheckpointPath, exportlog.IndexPath, exportlog.GAENIndexPath)
 }
 
 // tidy removes what the copy has and the log no longer does: exports that were erased, and

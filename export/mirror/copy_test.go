@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -509,5 +510,38 @@ func TestMirrorStoppedAnywhere(t *testing.T) {
 	}
 	if len(sizes) != 2 {
 		t.Errorf("sizes after a stop: %v", sizes)
+	}
+}
+
+// A copy is of one log: another that takes its place, by a mistyped folder or because the
+// source serves another than a moment ago, leaves it as it is.
+func TestMirrorOfAnotherLog(t *testing.T) {
+	a, now := history(t, 2)
+	b := newSiteOf(t, "log.example/ha-noi")
+	b.add(exportlog.Incident{Time: now, Text: "the log begins"})
+	b.publish(now)
+	both, err := exportlog.Union(a.pinned(), b.pinned())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if c := pass(t, a.copy(), dir, both, now); !c.Moved {
+		t.Fatal(findings(c.Report))
+	}
+	before := readFolder(t, dir)
+	c, err := Mirror(context.Background(), b.copy(), Place{Disk: tree.Disk{}, Root: dir, Temp: t.TempDir()}, options(both, now))
+	if err == nil || c.Moved || !strings.Contains(err.Error(), "is for a copy of log.example/hai-phong") {
+		t.Errorf("another log into the same folder: %v", err)
+	}
+	if after := readFolder(t, dir); !maps.EqualFunc(before.files, after.files, bytes.Equal) {
+		t.Error("the copy is another")
+	}
+	place := Place{Disk: tree.Disk{}, Root: t.TempDir(), Temp: t.TempDir()}
+	turncoat := replacing{a.copy(), b.copy(), exportlog.CheckpointPath, new(atomic.Bool)}
+	if _, err := MirrorAll(context.Background(), []tree.Source{turncoat}, place, options(both, now)); err == nil {
+		t.Error("a source that changes sides: no error")
+	}
+	if _, err := os.Stat(filepath.Join(place.Root, "log.example_hai-phong", exportlog.CheckpointPath)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the folder of one log has another: %v", err)
 	}
 }

@@ -169,27 +169,20 @@ func (a *audit) late(w *publication, path string) {
 	a.report.findEntry(CodeFileLate, w.entry, path, "its retention ended at %s, more than a period ago, and it is still served", at(keptUntil(&w.Manifest)))
 }
 
-// proof checks the proof beside a file. It may stand on an older checkpoint than ours, and
-// need not meet the quorum yet.
+// proof checks the proof beside a file.
 func (a *audit) proof(ctx context.Context, w *publication, path string) error {
 	data, err := tree.ReadAll(ctx, a.source, path, exportlog.MaxProof)
-	if errors.Is(err, fs.ErrNotExist) {
-		a.report.findEntry(CodeProof, w.entry, path, "the file is missing")
-		return nil
-	}
-	if errors.Is(err, tree.ErrTooLarge) {
-		a.report.findEntry(CodeProof, w.entry, path, "%v", err)
-		return nil
-	}
+	missing, err := absent(err)
 	if err != nil {
 		return err
 	}
-	proved, err := exportlog.VerifyProof(data, a.Policy)
-	switch {
-	case err != nil && !errors.Is(err, exportlog.ErrQuorum):
-		a.report.findEntry(CodeProof, w.entry, path, "%v", err)
-	case proved.Index != w.entry:
-		a.report.findEntry(CodeProof, w.entry, path, "it proves entry %d", proved.Index)
+	proved, wrong := a.openProof(data, missing)
+	if wrong == nil && proved.Index != w.entry {
+		wrong = &Finding{Code: CodeProof, Detail: fmt.Sprintf("it proves entry %d", proved.Index)}
+	}
+	if wrong != nil {
+		wrong.Entry, wrong.Path = &w.entry, path
+		a.report.add(*wrong)
 	}
 	return nil
 }

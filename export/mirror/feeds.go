@@ -61,7 +61,7 @@ func mirrorOne(ctx context.Context, s tree.Source, place Place, o AuditOptions, 
 	}
 	taken[dir] = true
 	place.Root = filepath.Join(place.Root, dir)
-	return Mirror(ctx, s, place, o)
+	return mirrorLog(ctx, s, place, o, opened.Origin)
 }
 
 // folderOf names the folder of an origin: what a file system or a bucket may not take in a

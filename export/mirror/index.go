@@ -1,7 +1,6 @@
 package mirror
 
 import (
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -107,9 +106,18 @@ func (a *audit) checkWindows(x exportlog.Index, listed map[uint64]bool) {
 		}
 		delete(listed, w.entry)
 	}
-	for _, entry := range slices.Sorted(maps.Keys(listed)) {
-		a.report.findEntry(CodeIndex, entry, exportlog.IndexPath, "it lists a window that was erased")
+	for _, e := range x.Exports {
+		if listed[e.Entry] && a.ledger.isErased(e.Manifest) {
+			a.report.findEntry(CodeIndex, e.Entry, exportlog.IndexPath, "it lists a window that was erased")
+		}
 	}
+}
+
+// isErased reports whether an erasure covers a window of the index.
+func (l *ledger) isErased(manifest string) bool {
+	e, err := exportlog.ParseEntry([]byte(manifest))
+	m, ok := e.(exportlog.Manifest)
+	return err != nil || !ok || m.End <= l.erased[m.Scheme]
 }
 
 // settled reports whether a window has been closed long enough for every list of the tree

@@ -18,10 +18,17 @@ type ledger struct {
 
 	chains  map[chainID]*chain
 	signers map[string]*signer
-	small   map[string]smallFile
+	small   map[string]smallFiles
 	live    []*publication // windows with files, by entry
 	gone    []*publication // erased not long ago
-	listed  []*publication // windows that no erasure covers, those without files too
+	listed  []*publication // windows that no erasure covers; those without files within retention
+	tidyAt  int            // length of listed at which forget looks at it again
+	erased  map[diagnosis.Scheme]int64
+
+	floor    int64        // Unix seconds; the next entry was made then at the earliest
+	seenSize uint64       // of a checkpoint seen before, 0 if there is none
+	seenTime time.Time    // when it was signed
+	seenKeys *keyringSeen // of a keyring seen before, nil if there is none
 }
 
 // chainID names a chain of windows.
@@ -50,13 +57,30 @@ type signer struct {
 	until   int64 // Unix seconds; signs no window that ends after it, if retired
 }
 
+// smallFile is an entry that names a small file.
 type smallFile struct {
 	exportlog.SmallFile
 	entry uint64
+	// logged is the earliest at which the entry can have been made, whatever it says itself:
+	// not before those that it follows.
+	logged int64
+}
+
+// smallFiles are the entries that name one path.
+type smallFiles struct {
+	newest smallFile
+	before *smallFile // the last but one
+	unread *smallFile // the first after the one whose file an earlier audit has read
 }
 
 func newLedger(r *Report, now time.Time) *ledger {
-	return &ledger{Report: r, now: now, chains: map[chainID]*chain{}, signers: map[string]*signer{}, small: map[string]smallFile{}}
+	return &ledger{Report: r, now: now, chains: map[chainID]*chain{}, signers: map[string]*signer{}, small: map[string]smallFiles{}, erased: map[diagnosis.Scheme]int64{}}
+}
+
+// remember tells what an earlier audit saw: a checkpoint of this size and time, and a
+// keyring. Entries beyond that size were made after that time.
+func (l *ledger) remember(size uint64, at time.Time, keys *keyringSeen) {
+	l.seenSize, l.seenTime, l.seenKeys = size, at, keys
 }
 
 // No term of a log is longer than maxTerm, and no window ends after maxTime, the last second
@@ -90,6 +114,9 @@ func at(unix int64) string { return time.Unix(unix, 0).UTC().Format(time.RFC3339
 // add takes the next entry.
 func (l *ledger) add(i uint64, e exportlog.Entry) {
 	made := int64(0)
+	if i >= l.seenSize {
+		l.floor = max(l.floor, l.seenTime.Unix())
+	}
 	l.afterClosing(i, e)
 	switch e := e.(type) {
 	case exportlog.Manifest:
@@ -100,7 +127,7 @@ func (l *ledger) add(i uint64, e exportlog.Entry) {
 		l.signer(i, e)
 	case exportlog.SmallFile:
 		made = e.Time
-		l.small[e.Path] = smallFile{e, i}
+		l.smallFile(i, e)
 	case exportlog.Erasure:
 		made = e.Time
 		l.erasure(i, e)
@@ -116,7 +143,22 @@ func (l *ledger) add(i uint64, e exportlog.Entry) {
 	}
 	if l.future(made) {
 		l.findEntry(CodeFuture, i, "", "made at %s, which has not come yet", at(made))
+		return
 	}
+	l.floor = max(l.floor, made)
+}
+
+func (l *ledger) smallFile(i uint64, e exportlog.SmallFile) {
+	f := smallFile{e, i, max(l.floor, e.Time)}
+	history, again := l.small[e.Path]
+	if again {
+		before := history.newest
+		history.before = &before
+	}
+	if history.newest = f; history.unread == nil && (l.seenKeys == nil || i > l.seenKeys.entry) {
+		history.unread = &f
+	}
+	l.small[e.Path] = history
 }
 
 func (l *ledger) window(i uint64, m exportlog.Manifest) {
@@ -149,10 +191,24 @@ func (l *ledger) window(i uint64, m exportlog.Manifest) {
 	w := &publication{m, i}
 	if m.Origin == l.Origin { // no index may list another log's
 		l.listed = append(l.listed, w)
+		l.forget()
 	}
 	if len(m.Files) > 0 {
 		l.live = append(l.live, w)
 	}
+}
+
+// forget drops windows without files whose retention is over: no index need list them, and
+// no erasure need come that would drop them.
+func (l *ledger) forget() {
+	if len(l.listed) < l.tidyAt {
+		return
+	}
+	l.listed = slices.DeleteFunc(l.listed, func(w *publication) bool {
+		newest := l.chains[chainID{w.Region, w.Scheme}].manifest.End
+		return len(w.Files) == 0 && keptUntil(&w.Manifest) < newest
+	})
+	l.tidyAt = 2*len(l.listed) + exportlog.TileWidth
 }
 
 // follows holds a window against the one before it in its chain.
@@ -199,13 +255,14 @@ func (l *ledger) erasure(i uint64, e exportlog.Erasure) {
 		if e.Time < over {
 			l.findEntry(CodeErasureEarly, i, "", "erases entry %d at %s, before its retention ends at %s", w.entry, at(e.Time), at(over))
 		}
-		if e.Time > goneBy(&w.Manifest) {
-			l.findEntry(CodeErasureLate, i, "", "erases entry %d at %s, more than a period after its retention ended at %s", w.entry, at(e.Time), at(over))
+		if made := max(e.Time, l.floor); made > goneBy(&w.Manifest) {
+			l.findEntry(CodeErasureLate, i, "", "erases entry %d at %s, more than a period after its retention ended at %s", w.entry, at(made), at(over))
 		}
 		if l.now.Unix() < goneBy(&w.Manifest)+int64(term(w.Retain)/time.Second) {
 			l.gone = append(l.gone, w)
 		}
 	}
+	l.erased[e.Scheme] = max(l.erased[e.Scheme], e.Through)
 	clear(l.live[len(kept):])
 	l.live = kept
 	l.listed = slices.DeleteFunc(l.listed, func(w *publication) bool { return w.Scheme == e.Scheme && w.End <= e.Through })

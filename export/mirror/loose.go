@@ -11,6 +11,7 @@ import (
 
 	"bluekey/export/exportlog"
 	"bluekey/export/tree"
+	"bluekey/signing/seal"
 )
 
 // loose checks one file that was named by itself: against its proof, if there is one
@@ -53,7 +54,7 @@ func (v *verifier) looseLine(ctx context.Context, s tree.Source, name string, li
 	case v.Policy != nil:
 		return flawf(CodeProof, "%s is missing: nothing ties the file to the policy", name+exportlog.ProofSuffix)
 	}
-	return v.alone(ctx, blob, path.Ext(name), proofless, line)
+	return v.alone(ctx, blob, name, proofless, line)
 }
 
 // around is the tree that a loose file lies in, going by the name of its folder.
@@ -89,9 +90,12 @@ func (v *verifier) proved(ctx context.Context, h *home, blob tree.Blob, proof []
 	if err != nil {
 		return flawf(CodeFileBytes, "%w", err)
 	}
+	if _, ok := proved.Entry.(exportlog.SmallFile); ok {
+		return provedSmall(ctx, blob, f.Path, proved, line)
+	}
 	m, ok := proved.Entry.(exportlog.Manifest)
 	if !ok {
-		return flawf(CodeProof, "entry %d is not the manifest of a window", proved.Index)
+		return flawf(CodeProof, "entry %d names no export and no small file", proved.Index)
 	}
 	list, err := files(&m)
 	if err != nil {
@@ -109,14 +113,49 @@ func (v *verifier) proved(ctx context.Context, h *home, blob tree.Blob, proof []
 	return nil
 }
 
+// provedSmall checks a small file that is the one of a path in the log.
+func provedSmall(ctx context.Context, blob tree.Blob, logged string, proved exportlog.Proved, line *Line) error {
+	line.held("digest")
+	if base := path.Base(filepath.ToSlash(line.Name)); isSmall(base) && base != logged {
+		return flawf(CodeProof, "it is called %s, and the log names it %s", base, logged)
+	}
+	line.Notes = append(slices.Clone(line.Notes), "whether a newer one has replaced it only its tree tells")
+	if logged != exportlog.KeyringPath {
+		line.held("%s as the log names it", logged)
+		return nil
+	}
+	text, err := tree.ReadBlob(blob, seal.MaxKeyring)
+	if err != nil {
+		return tooLarge(CodeKeyring, err)
+	}
+	r, err := seal.ParseKeyring(text)
+	if err != nil {
+		return flawf(CodeKeyring, "%w", err)
+	}
+	if r.Origin != proved.Origin {
+		return flawf(CodeKeyring, "it is of %s, in the log of %s", r.Origin, proved.Origin)
+	}
+	line.held("%d permit keys and %d sealing keys of %s", len(r.Permits), len(r.Seals), r.Region)
+	return ctx.Err()
+}
+
+// isSmall reports whether the tree has a small file of this name.
+func isSmall(name string) bool {
+	row, ok := exportlog.Lookup(name)
+	return ok && row.Class == exportlog.ClassSmall
+}
+
 // alone checks a file that no proof speaks for.
-func (v *verifier) alone(ctx context.Context, blob tree.Blob, ext string, proofless bool, line *Line) error {
+func (v *verifier) alone(ctx context.Context, blob tree.Blob, name string, proofless bool, line *Line) error {
 	why := "no policy was given to read its proof by"
 	if proofless {
 		why = "there is no proof beside it"
 	}
-	if ext == "."+string(exportlog.IDSet) {
+	switch ext := path.Ext(name); {
+	case ext == "."+string(exportlog.IDSet):
 		return flawf(CodeProof, "%s: nothing in an ID set says where it is from", why)
+	case isSmall(name):
+		return flawf(CodeProof, "%s: nothing in the file says where it is from", why)
 	}
 	c, err := readContents(ctx, blob, v.sum)
 	if err != nil {

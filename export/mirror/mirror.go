@@ -28,9 +28,6 @@ import (
 // of export.MaxKeys keys has 9 MB, a key set of four million 58 MB.
 const maxFile = 64 << 20
 
-// maxSmall bounds a small file in bytes.
-const maxSmall = 16 << 20
-
 // slack is how many bytes too many are still told apart from a file without end.
 const slack = 64 << 10
 
@@ -71,4 +68,15 @@ func tooLarge(code Code, err error) error {
 		return flawf(code, "%w", err)
 	}
 	return err
+}
+
+// absent separates a file that is missing or too large from a tree that cannot be read.
+func absent(err error) (missing, other error) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errors.New("the file is missing"), nil
+	case errors.Is(err, tree.ErrTooLarge):
+		return err, nil
+	}
+	return nil, err
 }

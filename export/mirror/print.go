@@ -29,6 +29,9 @@ func (r *Report) String() string {
 	if r.IDSets > 0 {
 		fmt.Fprintf(&b, "seen    %d ID sets of %d IDs, %d of them published without keys; one false answer in %.0f\n", r.IDSets, r.IDs, r.Keyless, r.OneFalseIn)
 	}
+	if r.ServiceKeys > 0 {
+		fmt.Fprintf(&b, "seen    a keyring of %d keys of the service\n", r.ServiceKeys)
+	}
 	if len(r.Cosigners) > 0 {
 		fmt.Fprintf(&b, "seen    cosigned by %s\n", strings.Join(r.Cosigners, ", "))
 	}
@@ -48,6 +51,9 @@ func (c *Copied) String() string {
 	verdict := fmt.Sprintf("copied  %d files (%d bytes), removed %d\n", c.Written, c.Bytes, c.Removed)
 	if !c.Moved {
 		verdict = "the copy stays as it was\n"
+		if c.Unsettled {
+			verdict = "the copy stays as it was until the tree is of one time: run the mirror again in a few minutes\n"
+		}
 	}
 	return c.Report.String() + verdict
 }

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"bluekey/keystore"
 	"bluekey/keystore/diagnosis"
 	"bluekey/signing"
+	"bluekey/signing/seal"
 )
 
 // realTerms are the period and the hold of realPublisher.
@@ -106,6 +108,19 @@ func uploadCase(t *testing.T, store *keystore.Store, random *rand.Rand, now time
 	}
 }
 
+// putSmall publishes a small file, with the publisher running for as long as that takes.
+func putSmall(t *testing.T, p *publish.Publisher, path string, data []byte) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- p.Run(ctx) }()
+	err := p.PutSmallFile(ctx, path, data)
+	cancel()
+	if err := errors.Join(err, <-ended); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // What the real publisher publishes, from the first entry to long after the first erasure,
 // is clean at every instant, and so is the mirror that follows it.
 func TestRealPublisherIsClean(t *testing.T) {
@@ -136,6 +151,17 @@ func publisherIsClean(t *testing.T, profiles string) {
 			t.Fatal(line)
 		}
 	}
+	// Keyrings come once a day, as the service announces its keys.
+	rings, announced := newSite(t), uint32(0)
+	announce := func() {
+		t.Helper()
+		if today := seal.DayAt(now); today > announced {
+			putSmall(t, p, exportlog.KeyringPath, rings.keyring(0, today, today+1, today+2, today+3))
+			announced = today
+		}
+	}
+	check()
+	announce()
 	check()
 	opened := 0
 	for round := range 20 {
@@ -147,9 +173,13 @@ func publisherIsClean(t *testing.T, profiles string) {
 		if err := p.Round(ctx); err != nil {
 			t.Fatal(err)
 		}
+		announce()
 		check()
 		r := auditAt(t, source, policy, nil, now.Unix())
 		opened = max(opened, r.Files)
+	}
+	if announced != seal.DayAt(now) {
+		t.Error("no keyring was published")
 	}
 	if opened < 10 {
 		t.Errorf("at most %d files at a time: nothing was tested", opened)

@@ -49,11 +49,13 @@ type Report struct {
 	Keyless    int       `json:"keyless"`        // of those, of windows published without keys
 	IDs        int64     `json:"ids"`            // that the ID sets were made of
 	OneFalseIn float64   `json:"one_false_in"`   // questions that bring one wrong "yes", in the worst ID set; 0 if there is none
-	Findings   []Finding `json:"findings"`
-	Suppressed int       `json:"suppressed"` // findings beyond the first thousand
-	Notes      []string  `json:"notes"`      // what an operator said or changed
-	Unseen     []string  `json:"unseen"`     // what no audit can see
-	Clean      bool      `json:"clean"`      // no finding
+	// ServiceKeys are the keys of the service in the keyring.
+	ServiceKeys int       `json:"service_keys"`
+	Findings    []Finding `json:"findings"`
+	Suppressed  int       `json:"suppressed"` // findings beyond the first thousand
+	Notes       []string  `json:"notes"`      // what an operator said or changed
+	Unseen      []string  `json:"unseen"`     // what no audit can see
+	Clean       bool      `json:"clean"`      // no finding
 
 	handover // what it says of other logs
 
@@ -104,6 +106,13 @@ func (r *Report) note(format string, args ...any) {
 	}
 }
 
+// unsee adds to what the audit cannot see.
+func (r *Report) unsee(what string) {
+	if !slices.Contains(r.Unseen, what) {
+		r.Unseen = append(slices.Clip(r.Unseen), what)
+	}
+}
+
 // idSet counts an ID set that held; compared says that it was held against keys.
 func (r *Report) idSet(s *idsFound, compared bool) {
 	r.mu.Lock()
@@ -134,7 +143,7 @@ func (r *Report) finish() {
 		return cmp.Or(cmp.Compare(at(a), at(b)), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Code, b.Code))
 	})
 	if r.Keyless > 0 {
-		r.Unseen = append(slices.Clip(r.Unseen), "whether the ID sets of windows published without keys hold what they should")
+		r.unsee("whether the ID sets of windows published without keys hold what they should")
 	}
 	r.Clean = len(r.Findings) == 0
 }

@@ -47,6 +47,7 @@ type site struct {
 	log       exportlog.Tree
 	entries   [][]byte
 	exports   []exportlog.IndexEntry // not erased
+	small     map[string]uint64      // newest entries of small files
 	published uint64                 // size of the last checkpoint
 	random    *rand.Rand
 	secrets   *rand.ChaCha8
@@ -61,7 +62,7 @@ func newSiteOf(t testing.TB, origin string) *site {
 		t.Fatal(err)
 	}
 	source := rand.NewChaCha8([32]byte{7})
-	s := &site{t: t, origin: origin, keys: keys, files: map[string][]byte{}, random: rand.New(source), secrets: source}
+	s := &site{t: t, origin: origin, keys: keys, files: map[string][]byte{}, small: map[string]uint64{}, random: rand.New(source), secrets: source}
 	s.setPolicy(exportlog.PolicyTerms{Log: keys.VKeys()})
 	return s
 }
@@ -112,6 +113,14 @@ func (s *site) signer(version string, at int64) *signing.ExportSigner {
 	s.files["gaen/keys/452-"+version+".pem"] = signer.PublicPEM()
 	s.signers = append(s.signers, signer)
 	return signer
+}
+
+// put publishes a small file; its proof comes with the next checkpoint.
+func (s *site) put(path string, data []byte, at int64) uint64 {
+	s.t.Helper()
+	s.files[path] = data
+	s.small[path] = s.add(exportlog.SmallFile{Time: at, Path: path, Size: int64(len(data)), SHA256: sha(data)})
+	return s.small[path]
 }
 
 // window says what one window publishes.
@@ -223,8 +232,24 @@ func (s *site) publish(at int64) {
 			}
 		}
 	}
+	for path, entry := range s.small {
+		if p, err := exportlog.ParseProof(s.files[path+exportlog.ProofSuffix]); err == nil && p.Index == entry {
+			continue
+		}
+		s.files[path+exportlog.ProofSuffix] = s.prove(entry, signed)
+	}
 	slices.Sort(archives)
 	s.files[exportlog.GAENIndexPath] = []byte(strings.Join(archives, "\n"))
+}
+
+// prove gives the proof of an entry on the log as it is.
+func (s *site) prove(entry uint64, signed []byte) []byte {
+	s.t.Helper()
+	hashes, err := exportlog.ProveEntry(s.log.Size(), entry, &s.log)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return exportlog.FormatProof(exportlog.Proof{Index: entry, Hashes: hashes, Extra: s.entries[entry], Checkpoint: signed})
 }
 
 func (s *site) checkpoint(at int64) []byte {

@@ -17,9 +17,11 @@ import (
 
 // State remembers the last checkpoint seen of each log. A log that later shows another
 // past is caught by it, and since checkpoints are kept as they were signed, the two
-// together prove the fork to others. The zero State has seen nothing.
+// together prove the fork to others. It remembers the keys of the service that were seen in
+// keyrings, too, by their digests. The zero State has seen nothing.
 type State struct {
-	logs map[string]seen // by origin
+	logs     map[string]seen         // by origin
+	keyrings map[string]*keyringSeen // by origin
 }
 
 type seen struct {
@@ -33,14 +35,26 @@ type seen struct {
 //	 "version": 1,
 //	 "checkpoints": [
 //	  "<signed checkpoint, verbatim>"
+//	 ],
+//	 "keyrings": [
+//	  {
+//	   "origin": "<origin>",
+//	   "entry": 12,
+//	   "keys": [
+//	    "permit <UTC day since 1970-01-01> <SHA-256, hex>",
+//	    "seal <day> <SHA-256, hex>"
+//	   ]
+//	  }
 //	 ]
 //	}
 //
-// with the checkpoints in the order of their origins, one of each, one space of indent and
-// a line end after the last brace. No other spelling is read.
+// with checkpoints and keyrings in the order of their origins, one of each, no member
+// "keyrings" if there is none, one space of indent and a line end after the last brace. No
+// other spelling is read.
 type stateFile struct {
-	Version     int      `json:"version"`
-	Checkpoints []string `json:"checkpoints"`
+	Version     int           `json:"version"`
+	Checkpoints []string      `json:"checkpoints"`
+	Keyrings    []keyringFile `json:"keyrings,omitempty"`
 }
 
 const stateVersion = 1
@@ -67,6 +81,16 @@ func ParseState(data []byte) (*State, error) {
 			return nil, fmt.Errorf("state: %w", err)
 		}
 	}
+	for _, text := range f.Keyrings {
+		k, err := text.parse()
+		if err != nil {
+			return nil, fmt.Errorf("state: keyring of %.80q: %w", text.Origin, err)
+		}
+		if s.keyrings == nil {
+			s.keyrings = map[string]*keyringSeen{}
+		}
+		s.keyrings[text.Origin] = k
+	}
 	if !bytes.Equal(s.Format(), data) {
 		return nil, errors.New("state: not in canonical form")
 	}
@@ -78,6 +102,9 @@ func (s *State) Format() []byte {
 	f := stateFile{Version: stateVersion, Checkpoints: []string{}}
 	for _, origin := range slices.Sorted(maps.Keys(s.logs)) {
 		f.Checkpoints = append(f.Checkpoints, string(s.logs[origin].signed))
+	}
+	for _, origin := range slices.Sorted(maps.Keys(s.keyrings)) {
+		f.Keyrings = append(f.Keyrings, s.keyrings[origin].format(origin))
 	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

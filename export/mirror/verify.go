@@ -64,9 +64,9 @@ func (l *Line) fail(err error) error {
 const ownWord = "the log's key taken from the tree itself: proves nothing about who runs it"
 
 // suffixes of the files that Verify looks for in folders and at the end of URLs.
-var suffixes = []string{".zip", ".keys", ".ids"}
+var suffixes = []string{".zip", ".keys", ".ids", exportlog.KeyringPath}
 
-// Verify checks each target: an export file or its URL, the root of a tree (folder or URL
+// Verify checks each target: an export file, a small file or the URL of an export or keyring, the root of a tree (folder or URL
 // with index.json), or a folder of export files. Of a tree it reads the whole log, so that
 // no index can hide a window, and every file that should be listed. report gets a line for
 // every file as it is done, and one for every tree. ok is whether all of them held. An
@@ -109,6 +109,7 @@ type home struct {
 	policy *exportlog.Policy // nil if the tree has none and none was given
 	notes  []string          // on whose word the policy is taken
 	keys   map[string]*ecdsa.PublicKey
+	log    *audit // that walked the whole log, nil if none did
 }
 
 // openHome finds the policy to judge a tree by.
@@ -322,6 +323,11 @@ func (h *home) prove(ctx context.Context, e exportlog.IndexEntry, l listed) (pro
 	proved, err = exportlog.VerifyProof(proof, h.policy)
 	if err != nil {
 		return nil, proved, flawf(CodeProof, "%w", err)
+	}
+	if h.log != nil {
+		if f := h.log.agrees(proved, proof); f != nil {
+			return nil, proved, flawf(f.Code, "%s", f.Detail)
+		}
 	}
 	text, err := proved.Entry.Format()
 	if err != nil || proved.Index != e.Entry || string(text) != e.Manifest {

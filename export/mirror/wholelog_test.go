@@ -51,8 +51,8 @@ func smallSite(t *testing.T) *site {
 		{Name: "w", Ed25519: keys[0], MLDSA44: keys[1], URL: "https://witness.example"},
 	}})
 	s.signer("v1", start0)
-	s.files["notice/vi.html"] = []byte("<p>xin chào\n")
-	s.add(exportlog.SmallFile{Time: start0, Path: "notice/vi.html", Size: int64(len(s.files["notice/vi.html"])), SHA256: sha(s.files["notice/vi.html"])})
+	s.put("notice/vi.html", []byte("<p>xin chào\n"), start0)
+	s.put(exportlog.KeyringPath, s.keyring(0, day0), start0)
 	now := start0
 	for i := range 3 {
 		now += period
@@ -73,13 +73,14 @@ func smallSite(t *testing.T) *site {
 
 // Whichever byte of the files that speak for a log is another, Verify notices.
 func TestVerifyNoticesEveryByte(t *testing.T) {
+	hasty(t)
 	s := smallSite(t)
 	if line := verifyLog(t, s.copy(), VerifyOptions{Policy: s.pinned()}); !line.OK() {
 		t.Fatal(line)
 	}
 	paths := []string{
 		exportlog.IndexPath, exportlog.GAENIndexPath, exportlog.PolicyPath, exportlog.PolicyEd25519Path,
-		"gaen/keys/452-v1.pem", "gaen/keys/452-v2.pem", "notice/vi.html",
+		"gaen/keys/452-v1.pem", "gaen/keys/452-v2.pem", "notice/vi.html", exportlog.KeyringPath,
 	}
 	tiles, err := exportlog.TileList(0, s.log.Size())
 	if err != nil {
@@ -117,6 +118,7 @@ func TestVerifyNoticesEveryByte(t *testing.T) {
 
 // An index that is well-formed and wrong.
 func TestVerifyFindsWhatAnIndexHides(t *testing.T) {
+	hasty(t)
 	s := smallSite(t)
 	index := func(change func(x *exportlog.Index)) func(m memory) {
 		return func(m memory) {
@@ -133,7 +135,7 @@ func TestVerifyFindsWhatAnIndexHides(t *testing.T) {
 	lines := func(list ...string) func(m memory) {
 		return func(m memory) { m.files[exportlog.GAENIndexPath] = []byte(strings.Join(list, "\n")) }
 	}
-	erased := exportlog.IndexEntry{Entry: 2, Manifest: string(s.entries[2])}
+	erased := exportlog.IndexEntry{Entry: 3, Manifest: string(s.entries[3])}
 	last := len(s.exports) - 1
 	for _, row := range []struct {
 		name   string

@@ -63,22 +63,46 @@ func (p *Publisher) checkWindow(ctx context.Context, w *window, m exportlog.Mani
 	if m.Encoder != export.Encoder {
 		return "the keys (another encoder, " + m.Encoder + ")", p.compareKeys(ctx, w, m)
 	}
+	var first error
+	for _, w.idBits = range append([]int{p.IDSetBits}, p.earlierBits()...) {
+		wrong, err := p.compareBytes(ctx, w, m)
+		if err != nil {
+			return "", err
+		}
+		if wrong == nil {
+			return "byte for byte", nil
+		}
+		if first == nil {
+			first = &differsError{fmt.Sprintf("%s comes out differently", wrong.Path)}
+		}
+		if isNotIDSet(*wrong) {
+			break // other bits would not mend it
+		}
+	}
+	return "", first
+}
+
+// compareBytes renders a window and gives the first file that comes out differently than the
+// log says, nil if none does.
+func (p *Publisher) compareBytes(ctx context.Context, w *window, m exportlog.Manifest) (wrong *exportlog.File, err error) {
 	again := m
 	again.Signers, again.Files = nil, nil
 	r := round{create: func() (output, error) { return &hashed{hash: sha256.New()}, nil }}
 	if err := p.renderFiles(ctx, &r, w, &again, kinds(m.Files)); err != nil {
-		return "", err
+		return nil, err
 	}
-	if len(again.Files) != len(m.Files) {
-		return "", &differsError{fmt.Sprintf("it makes %d files, the log names %d", len(again.Files), len(m.Files))}
-	}
-	for i, f := range again.Files {
-		if f != m.Files[i] {
-			return "", &differsError{fmt.Sprintf("%s comes out as %s", m.Files[i].Path, f.Path)}
+	for i, f := range m.Files {
+		if i >= len(again.Files) || again.Files[i] != f {
+			return &f, nil
 		}
 	}
-	return "byte for byte", nil
+	if len(again.Files) > len(m.Files) {
+		return &again.Files[len(m.Files)], nil
+	}
+	return nil, nil
 }
+
+func isNotIDSet(f exportlog.File) bool { return path.Ext(f.Path) != "."+string(exportlog.IDSet) }
 
 // kinds is the profile that gave a window its files.
 func kinds(files []exportlog.File) []exportlog.FileKind {

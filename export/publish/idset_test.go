@@ -358,12 +358,67 @@ func TestBill(t *testing.T) {
 		if _, err := idset.Write(&ids, idset.Params{Origin: "o", Region: "r", Scheme: s, Start: 1, End: 2}, seq, idset.Options{}); err != nil {
 			t.Fatal(err)
 		}
-		wantIDs, wantKeys := bytesPerKey(s, billKeys/billDays)
+		wantIDs, wantKeys := bytesPerKey(s, idset.DefaultF, billKeys/billDays)
 		for name, row := range map[string][2]float64{"ids": {float64(ids.Len()) / billKeys, wantIDs}, "keys": {float64(set.Len()) / billKeys, wantKeys}} {
 			t.Logf("%s .%s: %.1f bytes a key, the bill says %.1f", s, name, row[0], row[1])
 			if row[0] > row[1]*1.01 || row[0] < row[1]*0.99 {
 				t.Errorf("%s .%s: %.1f bytes a key, the bill says %.1f", s, name, row[0], row[1])
 			}
+		}
+	}
+}
+
+// TestIDSetBits: a set is made with the f that is set, says so itself, and is checked and
+// made again with it when another is set.
+func TestIDSetBits(t *testing.T) {
+	f := newFixture(t, profiles(t, "gaen=archive+ids,bluezone=ids-only"), func(f *fixture) { f.conf.IDSetBits = 20 })
+	random := rand.New(rand.NewPCG(4, 4))
+	for _, scheme := range diagnosis.Schemes {
+		f.upload(f.phone(random, scheme, 14))
+	}
+	f.after(4 * time.Hour)
+	sets := f.idSets()
+	for _, scheme := range diagnosis.Schemes {
+		if sets[scheme] == nil || sets[scheme].F != 20 {
+			t.Fatalf("%s: %+v, want f = 20", scheme, sets[scheme])
+		}
+	}
+	want := f.public()
+	bills := f.conf.Bill()
+	f.conf.IDSetBits = 0
+	if slices.Equal(bills, f.conf.Bill()) {
+		t.Error("28 bits cost as much as 20")
+	}
+	f.close()
+	for _, path := range paths(want, ".ids") {
+		f.remove(path)
+	}
+	if err := f.open(); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.pub.Status().Err; err != nil {
+		t.Error(err)
+	}
+	for _, path := range paths(want, ".ids") {
+		if !strings.HasSuffix(path, exportlog.ProofSuffix) && f.public()[path] != want[path] {
+			t.Errorf("%s was not made again", path)
+		}
+	}
+	if ok, err := f.pub.Check(context.Background(), func(line string) { t.Log(line) }); err != nil || !ok {
+		t.Errorf("republish --check with other bits: %v, %v", ok, err)
+	}
+	for _, scheme := range diagnosis.Schemes {
+		f.upload(f.phone(random, scheme, 14))
+	}
+	f.after(4 * time.Hour)
+	if f.idSets()[diagnosis.GAEN].F != idset.DefaultF {
+		t.Error("the next window does not have the f that is set now")
+	}
+	for _, bits := range []int{-1, 8, 33} {
+		c := f.conf
+		c.IDSetBits = bits
+		if err := c.Check(); err == nil {
+			t.Errorf("f = %d: accepted", bits)
 		}
 	}
 }

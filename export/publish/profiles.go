@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -150,7 +151,7 @@ func (c *Config) Bill() []string {
 		if !slices.Contains(kinds, exportlog.IDSet) {
 			continue
 		}
-		ids, keys := bytesPerKey(s, billKeys/billDays)
+		ids, keys := bytesPerKey(s, cmp.Or(c.IDSetBits, idset.DefaultF), billKeys/billDays)
 		how := "beside"
 		if !publishesKeys(kinds) {
 			how = "instead of"
@@ -161,12 +162,12 @@ func (c *Config) Bill() []string {
 	return lines
 }
 
-// bytesPerKey is what a key that is valid for a whole day takes in an ID set, and in a key
-// set that has n of that day: f + 1.62 bits for each of its IDs, against what a random
+// bytesPerKey is what a key that is valid for a whole day takes in an ID set of f bits, and in
+// a key set that has n of that day: f + 1.62 bits for each of its IDs, against what a random
 // secret among n sorted ones cannot do without. Headers are left out.
-func bytesPerKey(s diagnosis.Scheme, n int) (ids, keys float64) {
+func bytesPerKey(s diagnosis.Scheme, f, n int) (ids, keys float64) {
 	const overhead, entropy = 1.62, 1.44 // bits; FORMAT.md
-	ids = float64(s.PerDay()) * (idset.DefaultF + overhead) / 8
+	ids = float64(s.PerDay()) * (float64(f) + overhead) / 8
 	keys = (float64(8*s.SecretLen()) - math.Log2(float64(n)) + entropy) / 8
 	return ids, keys
 }

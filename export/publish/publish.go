@@ -27,12 +27,12 @@ import (
 	"iter"
 	"log/slog"
 	"maps"
-	"slices"
 	"sync"
 	"time"
 
 	"bluekey/export"
 	"bluekey/export/exportlog"
+	"bluekey/export/match/idset"
 	"bluekey/export/tree"
 	"bluekey/keystore"
 	"bluekey/keystore/diagnosis"
@@ -53,6 +53,10 @@ type Config struct {
 	// Profiles says which kinds of file a window of a scheme gets. A scheme that is not in
 	// it gets DefaultProfiles.
 	Profiles map[diagnosis.Scheme][]exportlog.FileKind
+	// IDSetBits is f of the ID sets, idset.MinF to idset.MaxF: one answer in 2^f is a false
+	// "yes", and an ID costs about f + 1.62 bits. 0 means idset.DefaultF. A set says what it
+	// was made with, so this may be another from one start to the next.
+	IDSetBits int
 	// Tier names the kernels that make ID sets; empty means the fastest that there are.
 	Tier string
 	// Split is the largest number of keys in one archive; 0 means export.MaxArchiveKeys.
@@ -97,6 +101,8 @@ type Publisher struct {
 		read  uint64                // entries that were read for it
 	}
 
+	heard map[string]bool // witnesses that have told what they hold of this log
+
 	mu     sync.Mutex
 	status Status
 	lost   map[string]error // by path: why a file of the tree is missing for good
@@ -131,6 +137,9 @@ func New(cfg Config, store *keystore.Store, folder *tree.Folder, staging *tree.S
 	if cfg.Split == 0 {
 		cfg.Split = defaultSplit
 	}
+	if cfg.IDSetBits == 0 {
+		cfg.IDSetBits = idset.DefaultF
+	}
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
@@ -146,6 +155,7 @@ func New(cfg Config, store *keystore.Store, folder *tree.Folder, staging *tree.S
 	p.status.Witnessed = map[string]time.Time{}
 	p.lost = map[string]error{}
 	p.small.files = map[string]loggedFile{}
+	p.heard = map[string]bool{}
 	return p, nil
 }
 
@@ -162,6 +172,8 @@ func (c *Config) Check() error {
 		return fmt.Errorf("min_keys %d: want at least 1", c.MinKeys)
 	case c.Origin != "" && c.tryManifest() != nil:
 		return fmt.Errorf("origin %q, region %q: %w", c.Origin, c.Region, c.tryManifest())
+	case c.IDSetBits != 0 && (c.IDSetBits < idset.MinF || c.IDSetBits > idset.MaxF):
+		return fmt.Errorf("id_set_bits %d: want %d to %d", c.IDSetBits, idset.MinF, idset.MaxF)
 	case len(c.Signers) > signing.MaxSigners:
 		return fmt.Errorf("%d signers: an archive takes at most %d", len(c.Signers), signing.MaxSigners)
 	}
@@ -253,6 +265,9 @@ func (p *Publisher) compare(ctx context.Context) error {
 // Run publishes at the end of every period until ctx is done. A round that fails is tried
 // again, less and less often. Run returns an error only if going on would be wrong.
 func (p *Publisher) Run(ctx context.Context) error {
+	if err := p.awaitOutside(ctx); err != nil {
+		return err
+	}
 	failing := failures{longest: p.Period}
 	var cosigning cosigning
 	for {
@@ -411,6 +426,7 @@ func (p *Publisher) newRound() round {
 type window struct {
 	keystore.Window
 	keys   int                             // to publish; 0 if the window is empty or held back
+	idBits int                             // f of its ID set, where that is not Config.IDSetBits; else 0
 	walk   iter.Seq2[diagnosis.Key, error] // those keys, in the order of their secrets
 	oldest time.Time                       // the oldest bucket of those keys: due then at the earliest
 }
@@ -437,47 +453,4 @@ func (p *Publisher) closeWindow(ctx context.Context, scheme diagnosis.Scheme, en
 	}
 	w.Published, w.Through = true, end
 	return w, nil
-}
-
-// expire lets windows go whose retention is over: their files leave the tree with this
-// commit, their keys leave the store, and the log says so.
-func (p *Publisher) expire(r *round, end time.Time) error {
-	limit := end.Add(-p.Retention)
-	for _, scheme := range diagnosis.Schemes {
-		windows, err := p.store.Windows(scheme)
-		if err != nil {
-			return err
-		}
-		last := time.Time{}
-		for _, w := range windows {
-			if w.End.After(limit) {
-				break
-			}
-			if !w.Published {
-				continue // keys held back in it were published by a later window
-			}
-			last = w.End
-			m, err := p.manifest(w.Entry)
-			if err != nil {
-				return err
-			}
-			for _, f := range m.Files {
-				r.plan.Remove = append(r.plan.Remove, f.Path, f.Path+exportlog.ProofSuffix)
-			}
-		}
-		if last.IsZero() {
-			continue
-		}
-		if r.erase == nil {
-			r.erase = map[diagnosis.Scheme]time.Time{}
-		}
-		r.erase[scheme] = last
-		statement, err := exportlog.Erasure{Time: end.Unix(), Scheme: scheme, Through: last.Unix()}.Format()
-		if err != nil {
-			return err
-		}
-		r.entries = append(r.entries, statement)
-	}
-	slices.Sort(r.plan.Remove)
-	return nil
 }

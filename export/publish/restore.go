@@ -123,7 +123,7 @@ func (p *Publisher) restoreWindow(ctx context.Context, w *heldWindow, size uint6
 	}
 	if len(missing) > 0 {
 		p.Log.Warn("exports are missing in the public tree and are rendered again", "entry", w.Entry, "files", len(missing))
-		why := p.renderAgain(ctx, w, missing)
+		why := p.renderAgain(ctx, w, slices.Clone(missing))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -184,18 +184,25 @@ func (p *Publisher) missing(files []exportlog.File) (list []exportlog.File, err 
 // have the digest the log names. The error says why others came out differently.
 func (p *Publisher) renderAgain(ctx context.Context, w *heldWindow, missing []exportlog.File) error {
 	w.keys = w.manifest.Keys
-	again := w.manifest
-	again.Signers, again.Files = nil, nil
-	r := p.newRound()
-	if err := p.renderFiles(ctx, &r, &w.window, &again, kinds(missing)); err != nil {
-		return err
-	}
-	for i, f := range again.Files {
-		if !slices.Contains(missing, f) {
-			continue
-		}
-		if err := p.folder.Adopt(p.staging, r.plan.Adopt[i].Staged, f.Path); err != nil {
+	for _, w.idBits = range append([]int{p.IDSetBits}, p.earlierBits()...) {
+		again := w.manifest
+		again.Signers, again.Files = nil, nil
+		r := p.newRound()
+		if err := p.renderFiles(ctx, &r, &w.window, &again, kinds(missing)); err != nil {
 			return err
+		}
+		for i, f := range again.Files {
+			at := slices.Index(missing, f)
+			if at < 0 {
+				continue
+			}
+			if err := p.folder.Adopt(p.staging, r.plan.Adopt[i].Staged, f.Path); err != nil {
+				return err
+			}
+			missing = slices.Delete(missing, at, at+1)
+		}
+		if missing = slices.DeleteFunc(missing, isNotIDSet); len(missing) == 0 {
+			break // nothing is left that depends on these bits
 		}
 	}
 	return fmt.Errorf("the store makes other bytes of it now; encoder %s made it", w.manifest.Encoder)

@@ -5,10 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"bluekey/export/exportlog"
 	"bluekey/keystore/diagnosis"
@@ -88,7 +92,7 @@ func (p *Publisher) cosign(ctx context.Context) (met bool, err error) {
 	size := p.store.LogSize()
 	asking, cancel := context.WithTimeout(ctx, min(witnessPatience, p.Period/2))
 	defer cancel()
-	lines := make([][]byte, len(p.Witnesses))
+	lines, forks := make([][]byte, len(p.Witnesses)), make([]error, len(p.Witnesses))
 	var wg sync.WaitGroup
 	for i, w := range p.Witnesses {
 		wg.Go(func() {
@@ -97,9 +101,15 @@ func (p *Publisher) cosign(ctx context.Context) (met bool, err error) {
 				return exportlog.ProveConsistency(old, size, p.store)
 			})
 			p.witnessed(w.Name(), err)
+			if err != nil { // perhaps because it knows another history
+				_, forks[i] = p.compareHeld(asking, w)
+			}
 		})
 	}
 	wg.Wait()
+	if err := errors.Join(forks...); err != nil {
+		return false, err
+	}
 	cosigned := append(bytes.Clone(checkpoint), bytes.Join(lines, nil)...)
 	if len(cosigned) > len(checkpoint) {
 		if err := p.folder.Put(exportlog.CheckpointPath, cosigned); err != nil {
@@ -176,27 +186,70 @@ func (p *Publisher) remakeProof(path string, entry, size uint64, cosigned []byte
 }
 
 // compareOutside asks the witnesses what they have seen of this log. A data folder that was
-// put back from a backup would otherwise sign a second history.
+// put back from a backup would otherwise sign a second history. Those that answered are not
+// asked again.
 func (p *Publisher) compareOutside(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, witnessPatience)
 	defer cancel()
-	for _, w := range p.Witnesses {
-		held, err := w.Held(ctx, p.Origin)
-		if err != nil {
-			continue // none, or out of reach: Cosign will tell
-		}
-		// Only what this log itself has signed can stop it: a witness, or somebody on the
-		// way to it, may answer anything.
-		seen, err := p.policy.Open(held)
-		if err != nil {
-			p.Log.Warn("a witness holds a checkpoint that this log did not sign", "witness", w.Name(), "error", err)
-			continue
-		}
-		if err := p.compareWith("the witness "+w.Name(), seen.Checkpoint); err != nil {
-			return err
+	heard := make([]bool, len(p.Witnesses))
+	asked, ctx := errgroup.WithContext(ctx) // the first that knows better is enough
+	for i, w := range p.Witnesses {
+		if !p.heard[w.Name()] {
+			asked.Go(func() (err error) {
+				heard[i], err = p.compareHeld(ctx, w)
+				return err
+			})
 		}
 	}
-	return nil
+	err := asked.Wait()
+	for i, w := range p.Witnesses {
+		p.heard[w.Name()] = p.heard[w.Name()] || heard[i]
+	}
+	return err
+}
+
+// compareHeld asks one witness what it holds and compares it with the store. heard is whether
+// it answered.
+func (p *Publisher) compareHeld(ctx context.Context, w Witness) (heard bool, err error) {
+	held, err := w.Held(ctx, p.Origin)
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist), nil // else out of reach: Cosign will tell
+	}
+	// Only what this log itself has signed can stop it: a witness, or somebody on the way to
+	// it, may answer anything.
+	seen, err := p.policy.Open(held)
+	if err != nil {
+		p.Log.Warn("a witness holds a checkpoint that this log did not sign", "witness", w.Name(), "error", err)
+		return true, nil
+	}
+	return true, p.compareWith("the witness "+w.Name(), seen.Checkpoint)
+}
+
+// After a start the network may come up later than this process: before the first round
+// witnesses that did not answer are asked again, after outsideAgain each time, for at most
+// outsideWait. No later export ever waits for a witness.
+const (
+	outsideAgain = 2 * time.Second
+	outsideWait  = 30 * time.Second
+)
+
+// awaitOutside waits for the witnesses that have not been heard.
+func (p *Publisher) awaitOutside(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, min(outsideWait, p.Period/8))
+	defer cancel()
+	for {
+		if err := p.compareOutside(ctx); err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(p.Witnesses, func(w Witness) bool { return !p.heard[w.Name()] }) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(outsideAgain):
+		}
+	}
 }
 
 // compareWith holds a checkpoint that is known elsewhere against the store. One of a larger
