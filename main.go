@@ -164,6 +164,7 @@ type serveCmd struct {
 	KeyVer            string         `name:"key-version" default:"v1" placeholder:"V" help:"Key version in export.sig (${default})."`
 	Signer            []string       `placeholder:"ID-VERSION@TIME" help:"A further signer of export.sig from a time on (RFC 3339). Up to nine."`
 	Profiles          string         `placeholder:"SCHEME=FILES,…" help:"Files of a window, as gaen=archive+keys+ids,bluezone=ids-only (gaen=archive+keys,bluezone=keys)."`
+	IDSetBits         int            `name:"id-set-bits" default:"28" placeholder:"F" help:"One answer of an ID set in 2^F is a false yes; each bit more costs one a published ID (${default})."`
 	MatchTier         string         `placeholder:"TIER" help:"Kernels that make ID sets: purego, nishani or avx512 (the fastest that this machine has)."`
 	PublishTo         string         `placeholder:"s3://…" help:"A bucket that says what the public tree says, for a CDN to read: s3://bucket[/prefix][?endpoint=https://host]. Keys come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION."`
 	Console           string         `name:"console-listen" default:"127.0.0.1:8082" placeholder:"ADDR" help:"Address of the staff console (${default}); empty: there is none."`
@@ -232,7 +233,7 @@ func (c *serveCmd) settle(log *slog.Logger) error {
 	or(&c.Retention, retention)
 	or(&c.MinKeys, minKeys)
 	var err error
-	early := publish.Config{Period: *c.Period, Hold: *c.Hold, Retention: *c.Retention, MinKeys: *c.MinKeys, Tier: c.MatchTier}
+	early := publish.Config{Period: *c.Period, Hold: *c.Hold, Retention: *c.Retention, MinKeys: *c.MinKeys, Tier: c.MatchTier, IDSetBits: c.IDSetBits}
 	if early.Profiles, err = publish.ParseProfiles(c.Profiles); err != nil {
 		return err
 	}
@@ -648,7 +649,7 @@ func (a *appliance) openPublisher(ctx context.Context, log *slog.Logger) (made b
 		Origin: id.origin, Region: id.region,
 		Period: *c.Period, Hold: *c.Hold, Retention: *c.Retention,
 		MinKeys: *c.MinKeys, Exact: c.Metadata == "exact",
-		Seed: seed, Signers: signers, LogKeys: logKeys, Log: log, Tier: c.MatchTier, URL: c.PublicAt,
+		Seed: seed, Signers: signers, LogKeys: logKeys, Log: log, Tier: c.MatchTier, IDSetBits: c.IDSetBits, URL: c.PublicAt,
 	}
 	if conf.Profiles, err = publish.ParseProfiles(c.Profiles); err != nil {
 		return made, err
@@ -1535,7 +1536,7 @@ func (c *mirrorCmd) once(ctx context.Context, sources []tree.Source, place mirro
 	moved := true
 	for _, one := range copies {
 		fmt.Print(one)
-		moved = moved && one.Moved
+		moved = moved && (one.Moved || one.Unsettled)
 	}
 	if err == nil && !moved {
 		err = errCheck
@@ -1699,16 +1700,23 @@ func (c *drillCmd) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	conf.Folder = dir
+	health, authorities, err := c.authority(dir)
+	if err != nil {
+		return err
+	}
 	var policies []string
 	for i := range c.Provinces {
 		data := filepath.Join(dir, fmt.Sprint("province-", i+1))
-		a, stop, err := c.start(ctx, data)
+		a, stop, err := c.start(ctx, data, authorities)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, stop()) }()
 		policies = append(policies, filepath.Join(data, "public", exportlog.PolicyPath))
-		conf.Provinces = append(conf.Provinces, drill.Province{URL: a.publicURL(), Issue: c.issuer(data)})
+		conf.Provinces = append(conf.Provinces, drill.Province{
+			URL: a.publicURL(), Issue: c.issuer(data), IssueDoor: c.doorIssuer(data), Authority: health,
+		})
 	}
 	if c.Provinces > 1 {
 		if conf.Mirror, err = c.mirror(conf.Provinces, policies, filepath.Join(dir, "mirror")); err != nil {
@@ -1723,6 +1731,37 @@ func (c *drillCmd) issuer(data string) func(context.Context, int) ([]string, err
 		issue := issueCmd{Data: data, Report: diagnosis.ConfirmedTest.String(), Count: uint32(n)}
 		return issue.issue(ctx)
 	}
+}
+
+func (c *drillCmd) doorIssuer(data string) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		issue := issueCmd{Data: data, Report: diagnosis.ConfirmedTest.String(), Count: 1, Door: true}
+		codes, err := issue.issue(ctx)
+		if err != nil {
+			return "", err
+		}
+		return codes[0], nil
+	}
+}
+
+// authority founds the health authority of all provinces and writes the file by which their
+// GAEN doors know it.
+func (c *drillCmd) authority(dir string) (health *drill.Authority, file string, err error) {
+	if health, err = drill.NewAuthority(); err != nil {
+		return nil, "", err
+	}
+	public, err := health.PublicPEM()
+	if err != nil {
+		return nil, "", err
+	}
+	text, err := yaml.Marshal([]gaen.Authority{{
+		Issuer: health.Issuer, Audience: health.Audience, Apps: []string{health.App}, Keys: map[string]string{health.KeyID: public},
+	}})
+	if err != nil {
+		return nil, "", err
+	}
+	file = filepath.Join(dir, "authorities.yaml")
+	return health, file, os.WriteFile(file, text, 0o600)
 }
 
 // mirror gives what brings the one mirror of all provinces up to date and says where phones
@@ -1759,9 +1798,12 @@ func (c *drillCmd) mirror(provinces []drill.Province, policies []string, to stri
 	}, nil
 }
 
-// start runs an appliance for this drill only.
-func (c *drillCmd) start(ctx context.Context, dir string) (a *appliance, stop func() error, err error) {
-	conf := serveCmd{Data: dir, Listen: "127.0.0.1:0", Ops: "127.0.0.1:0", Metadata: "coarse", KeyID: "452", KeyVer: "v1", CodeCap: c.Cases, Rehearsal: true, quiet: true}
+// start runs an appliance with both doors for this drill only.
+func (c *drillCmd) start(ctx context.Context, dir, authorities string) (a *appliance, stop func() error, err error) {
+	conf := serveCmd{
+		Data: dir, Listen: "127.0.0.1:0", Ops: "127.0.0.1:0", Doors: []string{"gaen", "bluezone"}, GAENAuthorities: authorities,
+		Metadata: "coarse", KeyID: "452", KeyVer: "v1", CodeCap: c.Cases, Rehearsal: true, quiet: true,
+	}
 	if a, err = openAppliance(ctx, conf, slog.New(slog.DiscardHandler)); err != nil {
 		return nil, nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"bluekey/keystore/desk"
 	"bluekey/keystore/diagnosis"
 )
 
@@ -121,6 +122,13 @@ func TestScratchWeighsTheSame(t *testing.T) {
 			return err
 		})
 		cover := grown(func() error { return s.Scratch(ctx, caseKeys(t, scheme, uint64(501+n*1000), c.Now(), 5+5*(n%2))) })
+		again := grown(func() error {
+			_, err := s.Upload(ctx, Upload{permitFor("a", [32]byte{byte(n)}, today(c)), keys})
+			return err
+		})
+		if again != real {
+			t.Errorf("%d %s keys: an upload writes %d bytes, and %d when sent again", len(keys), scheme, real, again)
+		}
 		if real == 0 || real != cover {
 			t.Errorf("%d %s keys: an upload writes %d bytes, a cover %d", len(keys), scheme, real, cover)
 		}
@@ -144,4 +152,22 @@ func TestScratchWeighsTheSame(t *testing.T) {
 	if it.SeekGE([]byte{junkRow}); it.Valid() && it.Key()[0] == junkRow {
 		t.Error("junk is left after the window was sealed")
 	}
+}
+
+// Right codes that come together are never taken for guesses, however many are alive.
+func TestRightCodesNeverPause(t *testing.T) {
+	s, c := newStore(t)
+	codes, err := s.Desk().Issue(context.Background(), desk.Request{Report: diagnosis.ConfirmedTest, Count: 500})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	for i, code := range codes {
+		group.Go(func() {
+			if _, err := s.Redeem(context.Background(), Redemption{code, [32]byte{byte(i), byte(i >> 8)}, today(c)}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
 }

@@ -10,7 +10,7 @@ import (
 	"bluekey/keystore/diagnosis"
 )
 
-// Cover requests and refused ones leave in the log of the database what real ones leave, as
+// Cover requests, refused ones and keys that are known already leave in the log of the database what real ones leave, as
 // many bytes in as many rows with the same sync, so that neither its growth nor the time of
 // a reply tells them apart. The rows mean nothing; the next publication drops them.
 
@@ -23,8 +23,7 @@ func (s *Store) Scratch(ctx context.Context, keys []diagnosis.Key) error {
 			if _, err := s.has(a.rows[i*dedupeRowLen : (i+1)*dedupeRowLen]); err != nil {
 				return err
 			}
-			k := &a.keys[i]
-			if err := errors.Join(junk(b, 6+k.Scheme.SecretLen()+4, keyRowMeta), junk(b, dedupeRowLen, 0)); err != nil {
+			if err := junkKey(b, &a.keys[i]); err != nil {
 				return err
 			}
 		}
@@ -39,6 +38,11 @@ func (s *Store) ScratchCode(ctx context.Context) error {
 
 // scratchCode is as large as a row of package desk for a code that is spent.
 func scratchCode(b *pebble.Batch) error { return junk(b, 1+16, 6+1+32+4) }
+
+// junkKey is as large as both rows of a key.
+func junkKey(b *pebble.Batch, k *diagnosis.Key) error {
+	return errors.Join(junk(b, 6+k.Scheme.SecretLen()+4, keyRowMeta), junk(b, dedupeRowLen, 0))
+}
 
 // junk adds a row with a name and a value of so many bytes.
 func junk(b *pebble.Batch, name, value int) error {

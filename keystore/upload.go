@@ -216,6 +216,9 @@ func (s *Store) addKeys(b *pebble.Batch, a *acceptance) (fresh int, err error) {
 			return 0, err
 		}
 		if known {
+			if err := junkKey(b, k); err != nil {
+				return 0, err
+			}
 			continue
 		}
 		if err := setKey(b, name[:0], row, k, s.bucket(k, s.closed[k.Scheme])); err != nil {

@@ -139,12 +139,16 @@ func (k *PhoneKeys) tend(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// In use before anybody can know of them: the first phone may come at once.
+	if err := k.take(next); err != nil {
+		return err
+	}
 	if string(next) != string(published) {
 		if err := k.Announce(ctx, next); err != nil {
 			return fmt.Errorf("announcing keys: %w", err)
 		}
 	}
-	return k.take(next)
+	return nil
 }
 
 // destroy overwrites the seeds whose time is over, of keys that were never on the ring, too.

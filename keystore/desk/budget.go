@@ -42,16 +42,6 @@ func (b *budget) take(now time.Time, cost int) bool {
 	return true
 }
 
-// refund gives back what take spent at the same now, for a code that was right.
-func (b *budget) refund(now time.Time, cost int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	minute := now.Unix() / 60
-	if slot := &b.minutes[minute%span]; slot.at == minute {
-		slot.cost -= cost
-	}
-}
-
 // pausedUntil is when a guess of that cost is possible again; zero if it is now.
 func (b *budget) pausedUntil(now time.Time, cost int) time.Time {
 	b.mu.Lock()
@@ -75,4 +65,31 @@ func (b *budget) spent(minute int64) (sum int) {
 		}
 	}
 	return sum
+}
+
+// guesses is a budget for wrong codes. The lock is held from asking whether there is any left
+// until a wrong code is charged: many guesses at one instant get no more than the same number
+// one after another, and right codes never use it up.
+type guesses struct {
+	sync.Mutex
+	budget
+}
+
+// try reads the row of a code, and charges one that has none. Nothing is charged at a cost
+// of 0.
+func (d *Desk) try(g *guesses, cost int, id ID, now time.Time) (row, error) {
+	g.Lock()
+	defer g.Unlock()
+	if cost > 0 && !g.pausedUntil(now, cost).IsZero() {
+		return row{}, ErrPaused
+	}
+	r, known, err := d.read(id)
+	if err != nil {
+		return row{}, err
+	}
+	if !known {
+		g.take(now, cost)
+		return row{}, ErrUnknown
+	}
+	return r, nil
 }

@@ -34,24 +34,13 @@ type Claim struct {
 // commits what Spend writes and calls Spent, or drops the claim: looking alone changes
 // nothing but the guessing budget.
 func (d *Desk) Redeem(canonical string, kind Kind, content [32]byte) (Claim, error) {
-	now := d.Now()
-	cost := 0
+	now, id, cost := d.Now(), d.ID(canonical), 0
 	if kind == Short {
 		cost = max(d.count(Short, now), 1)
-		if !d.guesses.take(now, cost) {
-			return Claim{}, ErrPaused
-		}
 	}
-	id := d.ID(canonical)
-	r, known, err := d.read(id)
+	r, err := d.try(&d.guesses, cost, id, now)
 	if err != nil {
 		return Claim{}, err
-	}
-	if !known {
-		return Claim{}, ErrUnknown
-	}
-	if kind == Short {
-		d.guesses.refund(now, cost)
 	}
 	upload := [32]byte(d.mac("upload", canonical, string(content[:])))
 	switch {

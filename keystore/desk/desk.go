@@ -71,8 +71,8 @@ type Config struct {
 // Desk issues, revokes and redeems codes. It is safe for concurrent use.
 type Desk struct {
 	Config
-	guesses budget
-	door    doorGuesses
+	guesses guesses
+	door    guesses
 
 	issuing sync.Mutex // one Issue at a time: the caps are checked and then used
 

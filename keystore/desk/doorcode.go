@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -41,14 +40,6 @@ const (
 
 // ErrDoorFull means that MaxDoorAlive door codes would be alive.
 var ErrDoorFull = fmt.Errorf("%d door codes wait to be used: wait until one is used, at most %d minutes", MaxDoorAlive, int(DoorTTL/time.Minute))
-
-// doorGuesses is the budget of wrong door codes. The lock is held from asking whether there
-// is any left until a wrong code is charged: many guesses at one instant get no more than
-// the same number one after another.
-type doorGuesses struct {
-	sync.Mutex
-	budget
-}
 
 // DoorStatus is what staff may know about the door codes together.
 type DoorStatus struct {
@@ -156,7 +147,7 @@ func (d *Desk) RevokeDoor(ctx context.Context, typed string) (bool, error) {
 // claim are as with Redeem. Only a code that nobody ever issued counts as a guess.
 func (d *Desk) RedeemDoor(canonical string, content [32]byte) (Claim, error) {
 	now, id := d.Now(), d.DoorID(canonical)
-	r, err := d.tryDoor(id, now)
+	r, err := d.try(&d.door, doorCost, id, now)
 	if err != nil {
 		return Claim{}, err
 	}
@@ -173,24 +164,6 @@ func (d *Desk) RedeemDoor(canonical string, content [32]byte) (Claim, error) {
 	}
 	r.upload = claimed
 	return Claim{Report: r.report, OnsetDay: r.onset, id: id, row: r}, nil
-}
-
-// tryDoor reads the row of a code, and charges one that has none.
-func (d *Desk) tryDoor(id ID, now time.Time) (row, error) {
-	d.door.Lock()
-	defer d.door.Unlock()
-	if !d.door.pausedUntil(now, doorCost).IsZero() {
-		return row{}, ErrPaused
-	}
-	r, known, err := d.read(id)
-	if err != nil {
-		return row{}, err
-	}
-	if !known {
-		d.door.take(now, doorCost)
-		return row{}, ErrUnknown
-	}
-	return r, nil
 }
 
 // IssueDoor makes a door code as the desk does and writes who did it into the journal before

@@ -1,10 +1,11 @@
 // Package drill rehearses the whole service with simulated phones: they meet, some become
 // cases, cases get codes, buy permits and upload, others send cover beside, the appliance
 // publishes, every phone downloads and matches. Whoever met a case must be warned, and
-// nobody else.
+// nobody else. Where an appliance has doors for other protocols, some of the cases come
+// through them, and nothing may be found afterwards of what only doors are told.
 //
-// It speaks to an appliance only as phones and staff do, but that no phone waits for its
-// scheduled time.
+// It speaks to an appliance only as phones, apps and staff do, but that no phone waits for
+// its scheduled time.
 package drill
 
 import (
@@ -13,7 +14,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"text/tabwriter"
 	"time"
 
 	"bluekey/keystore/diagnosis"
@@ -25,6 +25,10 @@ type Province struct {
 	URL string
 	// Issue gets n upload codes from staff.
 	Issue func(ctx context.Context, n int) ([]string, error)
+	// IssueDoor gets six digits for the Bluezone door; nil if there is no such door.
+	IssueDoor func(ctx context.Context) (string, error)
+	// Authority is whose certificates the GAEN door takes; nil if there is no such door.
+	Authority *Authority
 }
 
 // Config of a drill.
@@ -33,8 +37,11 @@ type Config struct {
 	// Mirror, if there is one, is brought up to date by a call, which says in which trees
 	// phones then read. Without it they read where they upload.
 	Mirror func(ctx context.Context) ([]string, error)
-	Phones int    // simulated phones, half of each scheme
-	Cases  int    // how many of them become cases, at most a third
+	Phones int // simulated phones, half of each scheme
+	Cases  int // how many of them become cases, at most a third; half of each scheme
+	// Folder, if not "", holds the data of all provinces, and is searched for what may
+	// not be kept.
+	Folder string
 	Seed   uint64 // the same seed gives the same phones and meetings
 	// Progress hears what is going on, a line at a time.
 	Progress func(string)
@@ -47,6 +54,7 @@ const (
 	days     = 3  // finished days that the phones have lived through
 	meetings = 4  // of each phone
 	noise    = 40 // IDs of passers-by that each phone heard
+	lasting  = 2  // intervals that a meeting lasts
 )
 
 // actor is one simulated phone.
@@ -54,14 +62,20 @@ type actor struct {
 	scheme  diagnosis.Scheme
 	home    int // index of its province
 	keys    []diagnosis.Key
+	root    [32]byte // of Bluezone: the daily key of its first day
 	heard   []phone.Sighting
-	met     []int // other phones
+	met     []int // other phones, whose sightings follow the passers-by in heard
 	isCase  bool
-	contact bool // has met a case
-	abroad  bool // met cases of other provinces only
+	way     way     // of a case: how it hands its keys in
+	told    []trace // of a case: what it told a door
+	contact bool    // has met a case
+	abroad  bool    // met cases of other provinces only
 	warned  time.Duration
-	hits    int
+	found   map[int]bool // phones whose keys explain a sighting; stranger for passers-by
 }
+
+// stranger is a passer-by, of whom there are no keys.
+const stranger = -1
 
 // Run runs a drill, prints its table to out, and returns ErrFailed if it failed.
 func Run(ctx context.Context, cfg Config, out io.Writer) error {
@@ -77,7 +91,10 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	cfg.Progress(fmt.Sprintf("%d cases uploaded, each request sealed, among %d requests of cover; every key is promised to be public by %s", cfg.Cases, covers, promised.Format(time.RFC3339)))
+	cfg.Progress(fmt.Sprintf("%d cases uploaded among %d requests of cover; every key is to be public by %s", cfg.Cases, covers, promised.Format(time.RFC3339)))
+	if _, err := cfg.search(phones); err != nil {
+		return err
+	}
 	trees, err := await(ctx, cfg, phones, promised)
 	if err != nil {
 		return err
@@ -89,7 +106,11 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 			return err
 		}
 	}
-	return report(out, phones, covers, public, promised.Sub(uploaded))
+	traces, err := cfg.search(phones)
+	if err != nil {
+		return err
+	}
+	return report(out, phones, summary{covers, traces, public, promised.Sub(uploaded)})
 }
 
 // meet lets phones live through some days.
@@ -99,12 +120,10 @@ func meet(cfg Config, today time.Time) []*actor {
 	phones := make([]*actor, cfg.Phones)
 	for i := range phones {
 		scheme := diagnosis.Schemes[i%len(diagnosis.Schemes)]
-		phones[i] = &actor{
-			scheme: scheme,
-			home:   i / len(diagnosis.Schemes) % len(cfg.Provinces),
-			keys:   sim.Phone(scheme, today, days),
-			heard:  sim.Noise(scheme, today, days, noise),
-		}
+		a := &actor{scheme: scheme, home: i / len(diagnosis.Schemes) % len(cfg.Provinces), found: map[int]bool{}}
+		a.keys, a.root = sim.phone(scheme, today, days)
+		a.heard = sim.Noise(scheme, today, days, noise)
+		phones[i] = a
 	}
 	for i, a := range phones {
 		for range meetings {
@@ -114,13 +133,20 @@ func meet(cfg Config, today time.Time) []*actor {
 				continue
 			}
 			b := phones[other]
-			a.heard = append(a.heard, sim.Meet(b.keys, 2)...)
+			a.heard = append(a.heard, sim.Meet(b.keys, lasting)...)
 			a.met = append(a.met, other)
 		}
 	}
-	for _, i := range random.Perm(cfg.Phones)[:cfg.Cases] {
-		phones[i].isCase = true
+	cases := map[diagnosis.Scheme]int{}
+	for _, i := range random.Perm(cfg.Phones) {
+		// The first scheme has the odd one, as it has of the phones.
+		a, schemes := phones[i], len(diagnosis.Schemes)
+		if cases[a.scheme] < (cfg.Cases+schemes-1-i%schemes)/schemes {
+			cases[a.scheme]++
+			a.isCase = true
+		}
 	}
+	assign(cfg, phones)
 	for _, a := range phones {
 		atHome := false
 		for _, other := range a.met {
@@ -175,63 +201,14 @@ func await(ctx context.Context, cfg Config, phones []*actor, promised time.Time)
 
 // match downloads and matches as the owner's phone does.
 func (a *actor) match(ctx context.Context, trees []string, uploaded time.Time) error {
-	err := phone.Match(ctx, a.heard, trees, phone.MatchOptions{}, func(phone.Found) error {
-		a.hits++
+	err := phone.Match(ctx, a.heard, trees, phone.MatchOptions{}, func(f phone.Found) error {
+		who := stranger
+		if f.Sighting >= noise {
+			who = a.met[(f.Sighting-noise)/lasting]
+		}
+		a.found[who] = true
 		return nil
 	})
 	a.warned = time.Since(uploaded)
 	return err
-}
-
-func report(out io.Writer, phones []*actor, covers int, public, promised time.Duration) error {
-	type row struct {
-		phones, cases, contacts, warned, missed, wrong, abroad int
-		slowest                                                time.Duration
-	}
-	rows := map[diagnosis.Scheme]*row{}
-	missed, wrong := 0, 0
-	for _, a := range phones {
-		r := rows[a.scheme]
-		if r == nil {
-			r = &row{}
-			rows[a.scheme] = r
-		}
-		r.phones++
-		if a.isCase {
-			r.cases++
-		}
-		switch {
-		case a.contact && a.hits > 0:
-			r.contacts++
-			r.warned++
-			if a.abroad {
-				r.abroad++
-			}
-			r.slowest = max(r.slowest, a.warned)
-		case a.contact:
-			r.contacts++
-			r.missed++
-			missed++
-		case a.hits > 0:
-			r.wrong++
-			wrong++
-		}
-	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "scheme\tphones\tcases\tcontacts\twarned\tacross borders\tmissed\tstrangers warned\tslowest warning\t")
-	for _, scheme := range diagnosis.Schemes {
-		if r := rows[scheme]; r != nil {
-			fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%.1f s\t\n", scheme, r.phones, r.cases, r.contacts, r.warned, r.abroad, r.missed, r.wrong, r.slowest.Seconds())
-		}
-	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "every upload sealed and under a permit; %d requests of cover beside them\n", covers)
-	fmt.Fprintf(out, "keys public %.1f s after upload; promised within %.1f s\n", public.Seconds(), promised.Seconds())
-	if missed > 0 || wrong > 0 {
-		return fmt.Errorf("%w: %d contacts were not warned, %d strangers were", ErrFailed, missed, wrong)
-	}
-	fmt.Fprintln(out, "every contact of a case was warned, and nobody else")
-	return nil
 }

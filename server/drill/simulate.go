@@ -28,11 +28,18 @@ func NewSimulation(seed uint64) *Simulation {
 // GAEN keys are independent. Bluezone day seeds come out of one ratchet of daily keys,
 // which ends with this call.
 func (s *Simulation) Phone(scheme diagnosis.Scheme, today time.Time, days int) []diagnosis.Key {
+	keys, _ := s.phone(scheme, today, days)
+	return keys
+}
+
+// phone is Phone, and gives also the daily key of the first day, from which all seeds of a
+// Bluezone phone derive. A GAEN phone has none.
+func (s *Simulation) phone(scheme diagnosis.Scheme, today time.Time, days int) (keys []diagnosis.Key, root [32]byte) {
 	perDay := scheme.PerDay()
 	first := scheme.IntervalAt(today.UTC().Truncate(24*time.Hour)) - diagnosis.Interval(days)*perDay
-	keys := make([]diagnosis.Key, days)
-	var daily [32]byte
-	s.random.Read(daily[:])
+	keys = make([]diagnosis.Key, days)
+	s.random.Read(root[:])
+	daily := root
 	for d := range keys {
 		secret := daily[:16]
 		switch scheme {
@@ -49,7 +56,7 @@ func (s *Simulation) Phone(scheme diagnosis.Scheme, today time.Time, days int) [
 		}
 		keys[d] = k
 	}
-	return keys
+	return keys, root
 }
 
 // Meet lets somebody stand near the phone of keys for one meeting: the IDs heard during

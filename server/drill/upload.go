@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,10 +17,14 @@ const (
 	start  = 30 * time.Second // how long an appliance may take to announce its keys
 )
 
-// upload hands in the keys of every case at home, while as many others send cover, and
-// gives the time by which all of them are to be public.
+// upload hands in the keys of every case at home, each by its way, while as many others send
+// cover, and gives the time by which all of them are to be public. A door promises nothing:
+// from what came through one as much is expected as a phone was promised at most.
 func upload(ctx context.Context, cfg Config, phones []*actor) (promised time.Time, covers int, err error) {
-	for i, p := range cfg.Provinces {
+	var longest time.Duration // promised to a phone
+	var last time.Time        // that something came through a door
+	for i := range cfg.Provinces {
+		p := &cfg.Provinces[i]
 		client, err := ready(ctx, p.URL)
 		if err != nil {
 			return promised, covers, err
@@ -35,14 +40,30 @@ func upload(ctx context.Context, cfg Config, phones []*actor) (promised time.Tim
 			}
 		}
 		others = others[:min(len(others), len(cases))]
-		by := make([]time.Time, len(cases))
-		var steps []func() error
+		began, by := time.Now(), make([]time.Time, len(cases))
+		var steps, readOut []func() error
 		for j, a := range cases {
-			steps = append(steps, func() (err error) {
-				by[j], err = a.upload(ctx, client, p.Issue)
-				return err
-			})
+			switch a.way {
+			case byPhone:
+				steps = append(steps, func() (err error) {
+					by[j], err = a.upload(ctx, client, p.Issue)
+					return err
+				})
+			case byGAEN:
+				steps = append(steps, func() error { return a.publish(ctx, p) })
+			case byBluezone:
+				readOut = append(readOut, func() error { return a.declare(ctx, p) })
+			}
 		}
+		// Staff read one door code out after the other: few of them may be alive at once.
+		steps = append(steps, func() error {
+			for _, step := range readOut {
+				if err := step(); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 		for _, a := range others {
 			steps = append(steps, func() error { return a.app(client).Visit(ctx) })
 		}
@@ -50,13 +71,23 @@ func upload(ctx context.Context, cfg Config, phones []*actor) (promised time.Tim
 			return promised, covers, err
 		}
 		covers += len(others)
+		last = time.Now()
 		for _, t := range by {
-			if t.After(promised) {
-				promised = t
-			}
+			longest = max(longest, t.Sub(began))
+			promised = later(promised, t)
 		}
 	}
+	if slices.ContainsFunc(phones, func(a *actor) bool { return a.isCase && a.way != byPhone }) {
+		promised = later(promised, last.Add(longest))
+	}
 	return promised, covers, nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // ready makes a client of a province once its keyring is public: an appliance that has just
