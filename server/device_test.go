@@ -258,12 +258,6 @@ func (a *appliance) post(kind string, body []byte, header ...string) (int, []byt
 	return res.StatusCode, b
 }
 
-// sealingFiles are the seeds that lie in the folder of an appliance, by name.
-func (a *appliance) sealingFiles() map[string][]byte {
-	a.t.Helper()
-	return filesIn(a.t, a.sealing)
-}
-
 func filesIn(t testing.TB, dir string) map[string][]byte {
 	t.Helper()
 	files := map[string][]byte{}
