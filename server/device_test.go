@@ -63,6 +63,12 @@ func (f *publicFile) read() ([]byte, error) {
 	return f.text, nil
 }
 
+func (f *publicFile) failWith(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fail = err
+}
+
 func (f *publicFile) announce(_ context.Context, text []byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

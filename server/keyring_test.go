@@ -453,9 +453,9 @@ func TestRunTends(t *testing.T) {
 			}
 			switch hour {
 			case 2*24 - 1:
-				k.file.fail = errors.New("the disk is full")
+				k.file.failWith(errors.New("the disk is full"))
 			case 3*24 - 1:
-				k.file.fail = nil
+				k.file.failWith(nil)
 			}
 			time.Sleep(time.Hour)
 		}

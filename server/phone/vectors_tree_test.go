@@ -30,6 +30,7 @@ type proofVector struct {
 
 type treeFile struct {
 	About     string           `json:"about"`
+	Today     uint32           `json:"today"` // the phone's day
 	Origin    string           `json:"origin"`
 	Region    string           `json:"region"`
 	Keyring   map[string]any   `json:"keyring"`
@@ -52,7 +53,7 @@ func treeVectors(t *testing.T) (files map[string][]byte, f *treeFile) {
 	for _, path := range append(paths, paths[0]+exportlog.ProofSuffix, paths[1]+exportlog.ProofSuffix, exportlog.IndexPath, exportlog.CheckpointPath, exportlog.PolicyPath, exportlog.KeyringPath, exportlog.KeyringPath+exportlog.ProofSuffix) {
 		files[path] = p.read(path)
 	}
-	f = &treeFile{About: "tree/ is a public tree: two windows and a keyring. What its files say, what a phone that heard these IDs finds, and proofs that hold or do not", Origin: origin, Region: region}
+	f = &treeFile{About: "tree/ is a public tree: two windows and a keyring. What its files say, what a phone that heard these IDs finds, and proofs that hold or do not", Today: day, Origin: origin, Region: region}
 	ring := s.keyring()
 	ids := map[uint32]hexes{}
 	for _, k := range ring.Seals {
