@@ -3,6 +3,7 @@ package phone
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"bluekey/keystore/diagnosis"
@@ -102,6 +103,10 @@ func (a *App) due(now time.Time) (due []diagnosis.Key, err error) {
 		if end := k.EndTime(); end.After(a.State.Until) && !end.Before(now.Add(-maxAge)) {
 			due = append(due, k)
 		}
+	}
+	if most := maxKeys(a.Scheme); len(due) > most { // the newest matter most
+		slices.SortFunc(due, func(x, y diagnosis.Key) int { return y.EndTime().Compare(x.EndTime()) })
+		due = due[:most]
 	}
 	return due, nil
 }

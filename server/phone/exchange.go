@@ -79,7 +79,7 @@ func (c *Client) ask(ctx context.Context, key *seal.PublicKey, op permit.Operati
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DisableKeepAlives = true
 	defer transport.CloseIdleConnections()
-	service := bluekeyv1connect.NewPhoneServiceClient(&http.Client{Transport: transport, Timeout: patience}, c.URL,
+	service := bluekeyv1connect.NewPhoneServiceClient(&http.Client{Transport: transport, Timeout: patience, CheckRedirect: stay}, c.URL,
 		connect.WithAcceptCompression("gzip", nil, nil), // sealed bytes do not compress
 		connect.WithReadMaxBytes(64<<10))
 	answer, err := service.Exchange(ctx, &bluekeyv1.ExchangeRequest{Sealed: request})
@@ -174,3 +174,6 @@ func sleep(ctx context.Context, d time.Duration) error {
 		return nil
 	}
 }
+
+// stay follows no redirect: a request is for the service that it is sealed to.
+func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

@@ -75,6 +75,9 @@ func readKeyring(ctx context.Context, source tree.Source, policy *exportlog.Poli
 	if err != nil && (pinned || !errors.Is(err, exportlog.ErrQuorum)) {
 		return nil, err
 	}
+	if !proved.Both {
+		return nil, errors.New("its proof is signed by one key of the log only: the policy must name both, Ed25519 and ML-DSA-44")
+	}
 	entry, ok := proved.Entry.(exportlog.SmallFile)
 	if !ok || entry.Path != exportlog.KeyringPath {
 		return nil, errors.New("its proof is of another file")

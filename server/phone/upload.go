@@ -67,13 +67,17 @@ func upload(ctx context.Context, o UploadOptions, wait func(context.Context, tim
 	return app.State.PublishBy, nil
 }
 
+// maxKeys is how many keys of a scheme one upload takes.
+func maxKeys(scheme diagnosis.Scheme) int {
+	if scheme == diagnosis.Bluezone {
+		return 16
+	}
+	return 30
+}
+
 // usable refuses keys that the service would refuse, so that no code is spent on them.
 func usable(scheme diagnosis.Scheme, keys []diagnosis.Key, now time.Time) error {
-	most := 30
-	if scheme == diagnosis.Bluezone {
-		most = 16
-	}
-	if n := len(keys); n < 1 || n > most {
+	if n, most := len(keys), maxKeys(scheme); n < 1 || n > most {
 		return fmt.Errorf("%d keys: want 1 to %d", n, most)
 	}
 	for i := range keys {

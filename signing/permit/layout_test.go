@@ -258,7 +258,7 @@ func TestRefusals(t *testing.T) {
 	for _, r := range []Refusal{
 		{},
 		{Operation: OpUpload},
-		{Operation: OpUpload, Reason: 10},
+		{Operation: OpUpload, Reason: 11},
 		{Operation: 3, Reason: ReasonMalformed},
 		{Reason: ReasonBusy, Retry: time.Minute},
 		{Operation: OpUpload, Reason: ReasonBusy},
