@@ -143,7 +143,7 @@ func TestSealedRequests(t *testing.T) {
 		}
 		return res.Sealed, nil
 	}
-	for _, n := range []int{0, 1, seal.PlainRequestLen, seal.RequestLen - 1, seal.RequestLen + 1, 60_000} {
+	for _, n := range []int{0, 1, seal.PlainRequestLen, seal.RequestLen - 1, seal.RequestLen + 1, 6_000} {
 		_, err := exchange(make([]byte, n))
 		if code, r := refused(t, err); code != connect.CodeInvalidArgument || r.Reason != "malformed" || r.Field != "sealed" {
 			t.Errorf("%d bytes: %v %v", n, code, r)

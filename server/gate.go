@@ -17,17 +17,23 @@ import (
 // is the largest message too.
 const maxBody = 64 << 10
 
+// maxPublicBody is that of the public listener, where the largest is a sealed request in
+// JSON, some 3 KB, with room for what is malformed to be named. Bodies are read before a place is taken, so it is what a slow sender can
+// make the process hold for each of its streams.
+const maxPublicBody = 8 << 10
+
 // A gate stands before the calls of one kind. It reads the whole request before anything
 // is decided about it, so that a slow sender holds a connection and nothing else, and
 // then lets a bounded number through at once.
 type gate struct {
 	next  http.Handler
 	slots chan struct{} // one taken for each request inside
+	most  int64         // bytes of a body
 	words *connect.ErrorWriter
 }
 
 func newGate(next http.Handler, slots chan struct{}) *gate {
-	return &gate{next: next, slots: slots, words: connect.NewErrorWriter()}
+	return &gate{next: next, slots: slots, most: maxBody, words: connect.NewErrorWriter()}
 }
 
 var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
@@ -42,14 +48,14 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for _, name := range []string{"Connect-Timeout-Ms", "Grpc-Timeout", "Connect-Protocol-Version"} {
 		r.Header.Del(name)
 	}
-	if r.ContentLength > maxBody {
+	if r.ContentLength > g.most {
 		g.refuse(w, r, errTooLarge)
 		return
 	}
 	body := bodies.Get().(*bytes.Buffer)
 	defer bodies.Put(body)
 	body.Reset()
-	if _, err := body.ReadFrom(http.MaxBytesReader(nil, r.Body, maxBody)); err != nil {
+	if _, err := body.ReadFrom(http.MaxBytesReader(nil, r.Body, g.most)); err != nil {
 		if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 			g.refuse(w, r, errTooLarge)
 		} else {

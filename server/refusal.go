@@ -53,7 +53,7 @@ var (
 		text: "there is no such export; list the exports for those within retention"}
 	errCompressed = &refusal{code: connect.CodeUnimplemented, reason: "malformed", field: "body", index: -1,
 		text: "compressed requests are not read; send the request uncompressed"}
-	errTooLarge = malformed("body", "the request is larger than 64 KB")
+	errTooLarge = malformed("body", "the request is too large")
 	errClosed   = &refusal{code: connect.CodeFailedPrecondition, reason: "closed", index: -1,
 		text: "this service takes no uploads any more; issue codes at the service that follows"}
 	errGone = &refusal{code: connect.CodeCanceled, reason: "gone", index: -1, text: "the client is gone"}

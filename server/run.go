@@ -108,7 +108,7 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           s.guarded(h),
 		Protocols:         protocols,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 64},
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 16},
 		ReadHeaderTimeout: s.cfg.ReadTimeout / 2,
 		ReadTimeout:       s.cfg.ReadTimeout,
 		WriteTimeout:      s.cfg.WriteTimeout,

@@ -13,7 +13,7 @@
 // that a client sent, not even for a wrong one; failures of the server's own are logged
 // with their route at most once a minute.
 //
-// Bad input is refused before it costs much: a request is read whole, at most 64 KB and
+// Bad input is refused before it costs much: a request is read whole, at most 8 KB and
 // never decompressed, within a time limit, before it takes one of a bounded number of
 // places.
 package server
@@ -192,7 +192,9 @@ func (s *Server) publicCalls() map[string]http.Handler {
 	rest := make(chan struct{}, s.cfg.MaxInFlight)
 	add := func(slots chan struct{}) func(string, http.Handler) {
 		return func(prefix string, h http.Handler) {
-			calls[strings.Trim(prefix, "/")] = newGate(h, slots)
+			g := newGate(h, slots)
+			g.most = maxPublicBody
+			calls[strings.Trim(prefix, "/")] = g
 		}
 	}
 	// Replies of the phone service stay as they are: a compressed one would show its
