@@ -87,6 +87,7 @@ func BenchmarkRedeem(b *testing.B) {
 // benchServer is a server on the real disk.
 type benchServer struct {
 	store *keystore.Store
+	clock *clock
 	keys  *PhoneKeys
 	key   *seal.PublicKey // of the day
 	addr  string
@@ -108,27 +109,28 @@ func startBench(b *testing.B, adjust ...func(*Config)) *benchServer {
 
 func startLoaded(t testing.TB, stored int, adjust ...func(*Config)) *benchServer {
 	t.Helper()
+	clock := newClock()
 	var back atomic.Int64 // how far the store's clock is behind
 	back.Store(int64(8 * time.Hour))
 	quiet := slog.New(slog.DiscardHandler)
 	dir := t.TempDir()
 	store, err := keystore.Open(keystore.Options{
 		Dir: filepath.Join(dir, "data"), CodeKey: [32]byte{1}, DedupeKey: [32]byte{2}, Period: 4 * time.Hour, Hold: 4 * time.Hour, CodeCap: 1 << 30,
-		Now: func() time.Time { return time.Now().Add(-time.Duration(back.Load())) }, Logger: quiet,
+		Now: func() time.Time { return clock.Now().Add(-time.Duration(back.Load())) }, Logger: quiet,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
 	back.Store(0)
-	preload(t, store, stored)
+	preload(t, store, clock.Now(), stored)
 
 	file := new(publicFile)
-	s := &benchServer{store: store, keys: testKeys(t, filepath.Join(dir, "sealing"), file, store, time.Now, quiet)}
+	s := &benchServer{store: store, clock: clock, keys: testKeys(t, filepath.Join(dir, "sealing"), file, store, clock.Now, quiet)}
 	if s.key, err = file.ring(t).Seal(today()); err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{Store: store, Tree: t.TempDir(), Keys: s.keys, Logger: quiet}
+	cfg := Config{Store: store, Tree: t.TempDir(), Keys: s.keys, Now: clock.Now, Logger: quiet}
 	for _, f := range adjust {
 		f(&cfg)
 	}
@@ -154,9 +156,9 @@ func startLoaded(t testing.TB, stored int, adjust ...func(*Config)) *benchServer
 }
 
 // preload fills the store with keys of the last 14 days, as publishing adds padding.
-func preload(t testing.TB, store *keystore.Store, n int) {
+func preload(t testing.TB, store *keystore.Store, now time.Time, n int) {
 	t.Helper()
-	if _, err := store.CloseWindow(t.Context(), diagnosis.GAEN, time.Now().Truncate(time.Second)); err != nil {
+	if _, err := store.CloseWindow(t.Context(), diagnosis.GAEN, now.Truncate(time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	for left := n; left > 0; {

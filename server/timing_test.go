@@ -49,7 +49,7 @@ func TestRepliesLookAlike(t *testing.T) {
 }
 
 func (s *benchServer) kinds() []requestKind {
-	return requestKinds(&phoneService{keys: s.keys, store: s.store, now: time.Now}, func() string {
+	return requestKinds(&phoneService{keys: s.keys, store: s.store, now: s.clock.Now}, func() string {
 		code, err := s.code()
 		if err != nil {
 			panic(err)
