@@ -8,7 +8,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,7 +19,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"reflect"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -28,7 +26,6 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
-	"go.yaml.in/yaml/v3"
 	"golang.org/x/sync/errgroup"
 
 	"bluekey/export"
@@ -42,6 +39,7 @@ import (
 	"bluekey/server"
 	bluekeyv1 "bluekey/server/api/bluekey/v1"
 	"bluekey/server/bluezone"
+	"bluekey/server/config"
 	"bluekey/server/console"
 	"bluekey/server/drill"
 	"bluekey/server/gaen"
@@ -125,66 +123,32 @@ func main() {
 	}
 }
 
+// serveFlags are the options of the appliance.
+func serveFlags(k *kong.Kong) []*kong.Flag {
+	i := slices.IndexFunc(k.Model.Children, func(command *kong.Node) bool { return command.Name == "serve" })
+	return k.Model.Children[i].Flags
+}
+
 // serveVariables gives every flag of serve its variable. The other commands have none: a
 // folder set for the appliance must not become the target of a drill.
 func serveVariables(k *kong.Kong) error {
-	for _, command := range k.Model.Children {
-		if command.Name != "serve" {
-			continue
-		}
-		for _, flag := range command.Flags {
-			name := "BLUEKEY_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
-			flag.Envs = []string{name}
-			flag.Value.Tag.Envs = flag.Envs
-		}
+	for _, flag := range serveFlags(k) {
+		name := "BLUEKEY_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
+		flag.Envs = []string{name}
+		flag.Value.Tag.Envs = flag.Envs
 	}
 	return nil
 }
 
-// serveCmd configures the appliance. The help texts are the manual; README groups them by
-// need.
+// serveCmd runs the appliance.
 type serveCmd struct {
-	Config            configFile     `placeholder:"FILE" help:"YAML file with any of these options, '-' written as '_'."`
-	Data              string         `default:"./bluekey-data" placeholder:"DIR" help:"Data folder (${default}); made if missing."`
-	Listen            string         `default:"127.0.0.1:8080" placeholder:"ADDR" help:"Public address: phones, exports (${default}). Port 0 takes a free one."`
-	Ops               string         `default:"127.0.0.1:8081" placeholder:"ADDR" help:"Operations address: /livez /readyz /metrics (${default})."`
-	TLSCert           string         `name:"tls-cert" placeholder:"FILE" help:"Certificate with which the public address ends TLS; read again when it changes."`
-	TLSKey            string         `name:"tls-key" placeholder:"FILE" help:"Its key."`
-	Doors             []string       `placeholder:"gaen,bluezone" help:"Protocols of other apps to take uploads by. A door sees code and keys in one request."`
-	GAENAuthorities   string         `name:"gaen-authorities" placeholder:"FILE" help:"YAML: whose verification certificates the GAEN door takes."`
-	BluezoneSettings  string         `name:"bluezone-settings" placeholder:"FILE" help:"YAML: what apps at the Bluezone door are told."`
-	Origin            string         `placeholder:"NAME" help:"Name of this service in its log, as keys.example.gov.vn/hai-phong. Fixed at the first start; needed for a public address."`
-	Region            string         `placeholder:"CODE" help:"Region in exports (VN-HP). Fixed at the first start."`
-	Period            *time.Duration `placeholder:"4h" help:"Length of a window: how often exports come (4h)."`
-	MinKeys           *int           `placeholder:"150" help:"Fewer due keys of a scheme than this wait for others, then are padded (150)."`
-	Hold              *time.Duration `placeholder:"4h" help:"How long they wait (one period)."`
-	Retention         *time.Duration `placeholder:"336h" help:"How long an export stays public (336h)."`
-	Metadata          string         `default:"coarse" enum:"coarse,exact" placeholder:"coarse|exact" help:"Exact dates and risks let outsiders group the keys of one case (${default})."`
-	KeyID             string         `default:"452" placeholder:"MCC" help:"Key id in export.sig: the mobile country code (${default})."`
-	KeyVer            string         `name:"key-version" default:"v1" placeholder:"V" help:"Key version in export.sig (${default})."`
-	Signer            []string       `placeholder:"ID-VERSION@TIME" help:"A further signer of export.sig from a time on (RFC 3339). Up to nine."`
-	Profiles          string         `placeholder:"SCHEME=FILES,…" help:"Files of a window, as gaen=archive+keys+ids,bluezone=ids-only (gaen=archive+keys,bluezone=keys)."`
-	IDSetBits         int            `name:"id-set-bits" default:"28" placeholder:"F" help:"One answer of an ID set in 2^F is a false yes; each bit more costs one a published ID (${default})."`
-	MatchTier         string         `placeholder:"TIER" help:"Kernels that make ID sets: purego, nishani or avx512 (the fastest that this machine has)."`
-	PublishTo         string         `placeholder:"s3://…" help:"A bucket that says what the public tree says, for a CDN to read: s3://bucket[/prefix][?endpoint=https://host]. Keys come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION."`
-	Console           string         `name:"console-listen" default:"127.0.0.1:8082" placeholder:"ADDR" help:"Address of the staff console (${default}); empty: there is none."`
-	ConsoleAt         string         `name:"console-url" placeholder:"URL" help:"Where staff reach the console, https unless on this machine."`
-	Install           string         `name:"install-url" placeholder:"URL" help:"Where people get the app: the QR of posters."`
-	PublicAt          string         `name:"public-url" placeholder:"URL" help:"Where anybody finds exports and the public page."`
-	Witnesses         string         `placeholder:"FILE" help:"Witnesses to ask for cosignatures, as 'bluekey witness' prints them: lines witness NAME VKEY URL."`
-	Quorum            int            `default:"0" placeholder:"N" help:"How many of them a reader should demand (${default})."`
-	Outside           string         `placeholder:"TREE" help:"A mirror of this tree outside the VM: a restored data folder catches up with it instead of forking the log."`
-	Predecessor       string         `placeholder:"TREE" help:"Start as the successor of another log: the folder or URL of its tree. Decided at the first start."`
-	PredecessorPolicy string         `placeholder:"FILE" help:"Pinned policy of that log."`
-	ReplyAfter        *time.Duration `placeholder:"500ms" help:"When replies to phones leave, so that their time says nothing (500ms)."`
-	CodeCap           int            `default:"1000" placeholder:"N" help:"Codes that one officer may issue a day (${default})."`
-	quiet             bool           // no welcome: nobody is to use the folder
-	Rehearsal         bool           `help:"Make a data folder for trying things: short periods, no crowd, loopback only, marked so for ever."`
+	Config configFile `placeholder:"FILE" help:"YAML file with any of these options, '-' written as '_'."`
+	config.Serve
 }
 
 func (c *serveCmd) Run(ctx context.Context) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	a, err := openAppliance(ctx, *c, log)
+	a, err := openAppliance(ctx, c.Serve, log, os.Stderr)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil // asked to stop before it was ready: the next start goes on from here
 	}
@@ -210,91 +174,29 @@ func (a *appliance) greet() error {
 	case err != nil:
 		return err
 	case link != "":
-		fmt.Fprintf(os.Stderr, "The console waits for its first account. Open this link, which works once:\n\n  %s\n\n", link)
+		fmt.Fprintf(a.say, "The console waits for its first account. Open this link, which works once:\n\n  %s\n\n", link)
 	default:
-		fmt.Fprintln(os.Stderr, "The console is at", a.conf.ConsoleAt)
+		fmt.Fprintln(a.say, "The console is at", a.conf.ConsoleAt)
 	}
 	return nil
 }
 
-// settle fills in what depends on other options, and warns of what is unusual.
-func (c *serveCmd) settle(log *slog.Logger) error {
-	period, hold, retention, minKeys, replyAfter := 4*time.Hour, time.Duration(0), 14*24*time.Hour, 150, 500*time.Millisecond
-	if c.Rehearsal {
-		period, retention, minKeys, replyAfter = 2*time.Second, time.Hour, 1, 50*time.Millisecond
+// publishing is what the options say of publishing.
+func publishing(c *config.Serve) (conf publish.Config, err error) {
+	conf = publish.Config{
+		Period: *c.Period, Hold: *c.Hold, Retention: *c.Retention, MinKeys: *c.MinKeys, Exact: c.Metadata == "exact",
+		Tier: c.MatchTier, IDSetBits: c.IDSetBits, URL: c.PublicAt,
 	}
-	or(&c.ReplyAfter, replyAfter)
-	if *c.ReplyAfter < 0 || *c.ReplyAfter > 10*time.Second {
-		return fmt.Errorf("reply_after %v: want 0 to 10s", *c.ReplyAfter)
+	if conf.Profiles, err = publish.ParseProfiles(c.Profiles); err != nil {
+		return conf, err
 	}
-	or(&c.Period, period)
-	hold = *c.Period
-	or(&c.Hold, hold)
-	or(&c.Retention, retention)
-	or(&c.MinKeys, minKeys)
-	var err error
-	early := publish.Config{Period: *c.Period, Hold: *c.Hold, Retention: *c.Retention, MinKeys: *c.MinKeys, Tier: c.MatchTier, IDSetBits: c.IDSetBits}
-	if early.Profiles, err = publish.ParseProfiles(c.Profiles); err != nil {
-		return err
-	}
-	if err := early.Check(); err != nil {
-		return err
-	}
-	for _, line := range early.Bill() {
-		log.Warn(line)
-	}
-	if !c.Rehearsal {
-		if *c.ReplyAfter < 100*time.Millisecond {
-			log.Warn("replies this early let their time tell real requests from cover", "reply_after", *c.ReplyAfter)
-		}
-		if *c.Period < time.Hour {
-			log.Warn("a period this short publishes small groups of keys: for trials only", "period", *c.Period)
-		}
-		if *c.Retention < 14*24*time.Hour {
-			log.Warn("a phone that was off for longer than the retention misses exports", "retention", *c.Retention)
-		}
-		if *c.MinKeys < 50 {
-			log.Warn("with so few keys to a window, a case may be alone in its export", "min_keys", *c.MinKeys)
-		}
-	}
-	if c.Rehearsal && !(loopback(c.Listen) && loopback(c.Ops) && (c.Console == "" || loopback(c.Console))) {
-		return fmt.Errorf("listen %s, ops %s, console %s: a rehearsal listens on loopback only", c.Listen, c.Ops, c.Console)
-	}
-	if path := filepath.Join(c.Data, adminSocket); len(path) > maxSocketPath {
-		return fmt.Errorf("data %s: the path is too long for a socket in it: choose one of at most %d bytes", c.Data, maxSocketPath-len(adminSocket)-1)
-	}
-	if (c.TLSCert == "") != (c.TLSKey == "") {
-		return errors.New("give tls_cert and tls_key together, or neither")
-	}
-	if slices.Contains(c.Doors, "bluezone") && c.TLSCert == "" && !loopback(c.Listen) {
-		return fmt.Errorf("doors: bluezone: an app hands over its root key there, so nothing may read along: end TLS here (tls_cert, tls_key) or listen on loopback, not on %s", c.Listen)
-	}
-	if c.Origin == "" && !loopback(c.Listen) {
-		if _, err := os.Stat(c.Data); errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("listen %s: a public address needs a chosen --origin, the name under which this service signs", c.Listen)
-		}
-	}
-	if !loopback(c.Ops) {
-		log.Warn("the operations address can be reached from outside", "ops", c.Ops)
-	}
-	return nil
-}
-
-func or[T any](p **T, value T) {
-	if *p == nil {
-		*p = &value
-	}
-}
-
-func loopback(addr string) bool {
-	host, _, err := net.SplitHostPort(addr)
-	ip := net.ParseIP(host)
-	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+	return conf, conf.Check()
 }
 
 // appliance is everything that serve runs.
 type appliance struct {
-	conf        serveCmd
+	conf        config.Serve
+	say         io.Writer // hears what people should know
 	store       *keystore.Store
 	publisher   *publish.Publisher
 	keys        *server.PhoneKeys
@@ -313,8 +215,8 @@ type appliance struct {
 
 // openAppliance opens the data folder and everything that stands on it, and finishes what
 // a stopped process left.
-func openAppliance(ctx context.Context, c serveCmd, log *slog.Logger) (*appliance, error) {
-	a := &appliance{conf: c, notices: make(chan struct{}, 1), log: log}
+func openAppliance(ctx context.Context, c config.Serve, log *slog.Logger, say io.Writer) (*appliance, error) {
+	a := &appliance{conf: c, say: say, notices: make(chan struct{}, 1), log: log}
 	if err := a.open(ctx, log); err != nil {
 		return nil, errors.Join(err, a.close())
 	}
@@ -322,18 +224,14 @@ func openAppliance(ctx context.Context, c serveCmd, log *slog.Logger) (*applianc
 }
 
 func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
-	made, err := a.openPublisher(ctx, log)
-	if err != nil {
+	if err := a.openPublisher(ctx, log); err != nil {
 		return err
-	}
-	if made && !a.conf.quiet {
-		fmt.Fprintf(os.Stderr, welcome, a.conf.Data, a.publisher.Origin, a.publisher.Region)
 	}
 	doors, err := a.openDoors(log)
 	if err != nil {
 		return err
 	}
-	a.certificate, err = a.conf.certificate()
+	a.certificate, err = certificate(&a.conf)
 	if err != nil {
 		return err
 	}
@@ -352,7 +250,7 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 		Certificate:  a.certificate,
 		Doors:        doors,
 		Office:       a.office,
-		Tree:         a.public(),
+		Tree:         string(a.public()),
 		Home:         home,
 		Adoption:     adoption,
 		Ready:        a.ready,
@@ -413,7 +311,7 @@ func (a *appliance) openDoors(log *slog.Logger) (doors map[string]http.Handler, 
 }
 
 // certificate is what the public address ends TLS with, nil if it does not.
-func (c *serveCmd) certificate() (*server.Certificate, error) {
+func certificate(c *config.Serve) (*server.Certificate, error) {
 	if c.TLSCert == "" {
 		return nil, nil
 	}
@@ -440,13 +338,7 @@ func (a *appliance) openConsole(log *slog.Logger) (home, adoption http.Handler, 
 		Office: a.office, Codes: a.office, Door: door, Retired: a.store.Retired,
 		URL: a.conf.ConsoleAt, InstallURL: a.conf.Install, PublicURL: a.conf.PublicAt,
 		Origin: a.publisher.Origin, Region: a.publisher.Region,
-		PolicyDigest: func() string {
-			policy, err := os.ReadFile(filepath.Join(a.public(), exportlog.PolicyPath))
-			if err != nil {
-				return ""
-			}
-			return fmt.Sprintf("%x", sha256.Sum256(policy))
-		},
+		PolicyDigest:   a.public().PolicyDigest,
 		Status:         a.consoleStatus,
 		Exports:        a.newestExports,
 		API:            func(officer string) http.Handler { return a.server.CodeAPI(officer) },
@@ -464,7 +356,7 @@ func (a *appliance) consoleStatus() console.Status {
 	p := a.publisher.Status()
 	s := console.Status{
 		LastExport: p.LastWindow, Delay: p.LastDelay, NextExport: a.publisher.NextEnd(),
-		LogSize: p.LogSize, Checkpoint: a.checkpointTime(), Version: version(),
+		LogSize: p.LogSize, Checkpoint: a.public().CheckpointTime(), Version: version(),
 	}
 	if p.Err != nil {
 		s.Problem = p.Err.Error()
@@ -488,54 +380,16 @@ func (a *appliance) consoleStatus() console.Status {
 	return s
 }
 
-// checkpointTime is when the newest checkpoint was signed; zero before the first.
-func (a *appliance) checkpointTime() time.Time {
-	text, err := os.ReadFile(filepath.Join(a.public(), exportlog.PolicyPath))
-	if err != nil {
-		return time.Time{}
+// newestExports are the files of the newest windows, for the public page.
+func (a *appliance) newestExports() (list []console.Export) {
+	for _, f := range a.public().Newest(shownExports) {
+		list = append(list, console.Export(f))
 	}
-	policy, err := exportlog.ParsePolicy(text)
-	if err != nil {
-		return time.Time{}
-	}
-	note, err := os.ReadFile(filepath.Join(a.public(), exportlog.CheckpointPath))
-	if err != nil {
-		return time.Time{}
-	}
-	opened, err := policy.Open(note)
-	if err != nil {
-		return time.Time{}
-	}
-	return opened.Time
+	return list
 }
 
 // shownExports is how many files the public page lists.
 const shownExports = 10
-
-// newestExports are the files of the newest windows, for the public page.
-func (a *appliance) newestExports() (list []console.Export) {
-	text, err := os.ReadFile(filepath.Join(a.public(), exportlog.IndexPath))
-	if err != nil {
-		return nil
-	}
-	index, err := exportlog.ParseIndex(text)
-	if err != nil {
-		return nil
-	}
-	for _, e := range slices.Backward(index.Exports) {
-		entry, err := exportlog.ParseEntry([]byte(e.Manifest))
-		window, ok := entry.(exportlog.Manifest)
-		if err != nil || !ok {
-			continue
-		}
-		for _, f := range window.Files {
-			if len(list) < shownExports {
-				list = append(list, console.Export{Path: f.Path, Start: time.Unix(window.Start, 0), End: time.Unix(window.End, 0), Size: f.Size})
-			}
-		}
-	}
-	return list
-}
 
 // noticesChanged asks for the notices to be published; publishNotices does it.
 func (a *appliance) noticesChanged() {
@@ -565,16 +419,15 @@ func (a *appliance) publishNotices(ctx context.Context) error {
 	}
 }
 
-// openBucket opens a bucket with the access that the environment gives, by the names that
-// every tool for S3 knows.
-func openBucket(target string) (*tree.Bucket, error) {
-	return tree.NewBucket(target, tree.Access{
+// access is what the environment gives for buckets, by the names that every tool for S3 knows.
+func access() tree.Access {
+	return tree.Access{
 		KeyID:    os.Getenv("AWS_ACCESS_KEY_ID"),
 		Secret:   os.Getenv("AWS_SECRET_ACCESS_KEY"),
 		Token:    os.Getenv("AWS_SESSION_TOKEN"),
 		Region:   os.Getenv("AWS_REGION"),
 		Endpoint: os.Getenv("AWS_ENDPOINT_URL_S3"),
-	}, mirror.Headers)
+	}
 }
 
 // ready is why a person should look at the publishing, nil if none should.
@@ -594,20 +447,29 @@ func (a *appliance) behind() func() time.Duration {
 	return a.outlet.Behind
 }
 
-func (a *appliance) public() string { return filepath.Join(a.conf.Data, "public") }
+func (a *appliance) public() server.Public {
+	return server.Public(filepath.Join(a.conf.Data, "public"))
+}
 
-// openPublisher opens all but the network. made tells of a new data folder.
-func (a *appliance) openPublisher(ctx context.Context, log *slog.Logger) (made bool, err error) {
+// openPublisher opens all but the network.
+func (a *appliance) openPublisher(ctx context.Context, log *slog.Logger) error {
 	c := &a.conf
-	if err := c.settle(log); err != nil {
-		return made, err
+	if err := c.Settle(log); err != nil {
+		return err
+	}
+	conf, err := publishing(c)
+	if err != nil {
+		return err
+	}
+	for _, line := range conf.Bill() {
+		log.Warn(line)
 	}
 	if err := keystore.MakeDir(c.Data); err != nil {
-		return made, err
+		return err
 	}
-	seed, made, err := c.seed()
+	seed, made, err := openSeed(c.Data)
 	if err != nil {
-		return made, err
+		return err
 	}
 	a.store, err = keystore.Open(keystore.Options{
 		Dir:       c.Data,
@@ -620,53 +482,46 @@ func (a *appliance) openPublisher(ctx context.Context, log *slog.Logger) (made b
 		Logger:    log,
 	})
 	if err != nil {
-		return made, err
+		return err
 	}
-	id, err := c.identity(a.store, seed)
+	id, err := chooseIdentity(c, a.store, seed)
 	if err != nil {
-		return made, err
+		return err
 	}
 	logKeys, err := signing.NewLogKeys(id.origin, seed.Derive32("log ed25519"), seed.Derive32("log mldsa44"))
 	if err != nil {
-		return made, err
+		return err
 	}
-	if id.logKey, err = fixed(a.store, "log key", logKeys.VKeys()[0].String(), ""); err != nil {
-		return made, fmt.Errorf("the seed is not the one this data folder was made with: restore it (%w)", err)
+	if id.logKey, err = a.store.FixedOr("log key", logKeys.VKeys()[0].String(), ""); err != nil {
+		return fmt.Errorf("the seed is not the one this data folder was made with: restore it (%w)", err)
 	}
-	signers, err := c.signers(seed)
+	signers, err := signing.NewExportSigners(seed, c.KeyID, c.KeyVer, c.Signer)
 	if err != nil {
-		return made, err
+		return err
 	}
-	folder, err := tree.NewFolder(tree.Disk{}, a.public())
+	folder, err := tree.NewFolder(tree.Disk{}, string(a.public()))
 	if err != nil {
-		return made, err
+		return err
 	}
 	staging, err := tree.NewStaging(tree.Disk{}, filepath.Join(c.Data, "staging"))
 	if err != nil {
-		return made, err
+		return err
 	}
-	conf := publish.Config{
-		Origin: id.origin, Region: id.region,
-		Period: *c.Period, Hold: *c.Hold, Retention: *c.Retention,
-		MinKeys: *c.MinKeys, Exact: c.Metadata == "exact",
-		Seed: seed, Signers: signers, LogKeys: logKeys, Log: log, Tier: c.MatchTier, IDSetBits: c.IDSetBits, URL: c.PublicAt,
+	conf.Origin, conf.Region = id.origin, id.region
+	conf.Seed, conf.Signers, conf.LogKeys, conf.Log = seed, signers, logKeys, log
+	if err := addWitnesses(c, &conf); err != nil {
+		return err
 	}
-	if conf.Profiles, err = publish.ParseProfiles(c.Profiles); err != nil {
-		return made, err
-	}
-	if err := c.witnesses(&conf); err != nil {
-		return made, err
-	}
-	if err := c.predecessor(&conf); err != nil {
-		return made, err
+	if err := addPredecessor(c, &conf); err != nil {
+		return err
 	}
 	if a.publisher, err = publish.New(conf, a.store, folder, staging); err != nil {
-		return made, err
+		return err
 	}
 	if c.PublishTo != "" {
-		bucket, err := openBucket(c.PublishTo)
+		bucket, err := tree.NewBucket(c.PublishTo, access(), mirror.Headers)
 		if err != nil {
-			return made, err
+			return err
 		}
 		a.outlet = publish.NewOutlet(a.publisher, tree.FolderSource(a.public()), bucket)
 		if c.Outside == "" {
@@ -674,19 +529,22 @@ func (a *appliance) openPublisher(ctx context.Context, log *slog.Logger) (made b
 		}
 	}
 	if err := id.fix(a.store); err != nil {
-		return made, err
+		return err
 	}
 	if c.Outside != "" {
-		if err := c.fetchOutside(ctx, a.public(), logKeys, log); err != nil {
-			return made, err
+		if err := a.catchUp(ctx, logKeys); err != nil {
+			return err
 		}
 	}
 	if err := a.publisher.Recover(ctx); err != nil {
-		return made, err
+		return err
+	}
+	if made {
+		fmt.Fprintf(a.say, welcome, c.Data, id.origin, id.region)
 	}
 	a.tokenKey = seed.Derive32("gaen revision tokens")
 	a.keys, err = a.openPhoneKeys(seed, log)
-	return made, err
+	return err
 }
 
 // openPhoneKeys opens the keys that phones use. It comes after Recover, which may have brought
@@ -699,13 +557,7 @@ func (a *appliance) openPhoneKeys(seed signing.Seed, log *slog.Logger) (*server.
 	return server.OpenPhoneKeys(server.KeysConfig{
 		Origin: a.publisher.Origin, Region: a.publisher.Region,
 		PermitSeed: seed.Derive32("permit epochs"), Seeds: seeds,
-		Published: func() ([]byte, error) {
-			text, err := os.ReadFile(filepath.Join(a.public(), exportlog.KeyringPath))
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil, nil
-			}
-			return text, err
-		},
+		Published: a.public().Keyring,
 		Announce: func(ctx context.Context, keyring []byte) error {
 			return a.publisher.PutSmallFile(ctx, exportlog.KeyringPath, keyring)
 		},
@@ -725,9 +577,9 @@ Next: issue a code with    bluekey code issue --data %[1]s
 
 // seed reads the seed, or makes one in a new data folder only: beside a store a missing
 // seed is a loss that a new one would hide.
-func (c *serveCmd) seed() (seed signing.Seed, made bool, err error) {
-	path := filepath.Join(c.Data, "seed")
-	if _, err := os.Stat(filepath.Join(c.Data, "VERSION")); err == nil {
+func openSeed(data string) (seed signing.Seed, made bool, err error) {
+	path := filepath.Join(data, "seed")
+	if _, err := os.Stat(filepath.Join(data, "VERSION")); err == nil {
 		seed, err = signing.LoadSeed(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("%s is missing, and this data folder cannot go on without it: restore it from a backup", path)
@@ -741,37 +593,21 @@ func (c *serveCmd) seed() (seed signing.Seed, made bool, err error) {
 type identity struct{ origin, region, rehearsal, logKey string }
 
 // identity reads what the first start has fixed, or takes what is chosen, or else a preset.
-func (c *serveCmd) identity(store *keystore.Store, seed signing.Seed) (id identity, err error) {
-	if id.rehearsal, err = fixed(store, "rehearsal", fmt.Sprint(c.Rehearsal), ""); err != nil {
+func chooseIdentity(c *config.Serve, store *keystore.Store, seed signing.Seed) (id identity, err error) {
+	if id.rehearsal, err = store.FixedOr("rehearsal", fmt.Sprint(c.Rehearsal), ""); err != nil {
 		return id, fmt.Errorf("%w: a folder for rehearsals stays one, and a real one never becomes one", err)
 	}
 	selfMade := fmt.Sprintf("bluekey.invalid/%x", seed.Derive("self-made origin", 4))
-	if id.origin, err = fixed(store, "origin", c.Origin, selfMade); err != nil {
+	if id.origin, err = store.FixedOr("origin", c.Origin, selfMade); err != nil {
 		return id, err
 	}
-	if id.region, err = fixed(store, "region", c.Region, "VN-HP"); err != nil {
+	if id.region, err = store.FixedOr("region", c.Region, "VN-HP"); err != nil {
 		return id, err
 	}
-	if id.origin == selfMade && !loopback(c.Listen) {
+	if id.origin == selfMade && !config.Loopback(c.Listen) {
 		return id, fmt.Errorf("listen %s: a public address needs a chosen --origin, the name under which this service signs", c.Listen)
 	}
 	return id, nil
-}
-
-// fixed is a setting that the first start decides: chosen, or else preset.
-func fixed(store *keystore.Store, name, chosen, preset string) (string, error) {
-	stored, ok, err := store.Fixed(name)
-	switch {
-	case err != nil:
-		return "", err
-	case ok && chosen != "" && stored != chosen:
-		return "", fmt.Errorf("%s is %q since the first start of this data folder and cannot become %q", name, stored, chosen)
-	case ok:
-		return stored, nil
-	case chosen != "":
-		return chosen, nil
-	}
-	return preset, nil
 }
 
 // fix stores the identity, once nothing can refuse the start any more.
@@ -784,30 +620,8 @@ func (id identity) fix(store *keystore.Store) error {
 	return nil
 }
 
-func (c *serveCmd) signers(seed signing.Seed) ([]*signing.ExportSigner, error) {
-	first, err := signing.NewExportSigner(seed, c.KeyID, c.KeyVer, time.Time{})
-	if err != nil {
-		return nil, err
-	}
-	signers := []*signing.ExportSigner{first}
-	for _, text := range c.Signer {
-		name, at, _ := strings.Cut(text, "@")
-		id, version, ok := strings.Cut(name, "-")
-		from, err := time.Parse(time.RFC3339, at)
-		if !ok || err != nil {
-			return nil, fmt.Errorf("signer %q: want ID-VERSION@TIME, as 452-v2@2026-12-01T00:00:00Z", text)
-		}
-		s, err := signing.NewExportSigner(seed, id, version, from)
-		if err != nil {
-			return nil, fmt.Errorf("signer %q: %w", text, err)
-		}
-		signers = append(signers, s)
-	}
-	return signers, nil
-}
-
 // witnesses reads the list of witnesses into the publisher's configuration.
-func (c *serveCmd) witnesses(conf *publish.Config) error {
+func addWitnesses(c *config.Serve, conf *publish.Config) error {
 	if c.Witnesses == "" {
 		return nil
 	}
@@ -830,18 +644,18 @@ func (c *serveCmd) witnesses(conf *publish.Config) error {
 }
 
 // predecessor reads where the log before this one is into the publisher's configuration.
-func (c *serveCmd) predecessor(conf *publish.Config) error {
+func addPredecessor(c *config.Serve, conf *publish.Config) error {
 	if c.Predecessor == "" && c.PredecessorPolicy == "" {
 		return nil
 	}
 	if c.Predecessor == "" || c.PredecessorPolicy == "" {
 		return errors.New("give --predecessor and --predecessor-policy together, or neither")
 	}
-	source, err := openSource(c.Predecessor)
+	source, err := tree.OpenSource(c.Predecessor, access())
 	if err != nil {
 		return err
 	}
-	policy, err := readPolicies([]string{c.PredecessorPolicy})
+	policy, err := mirror.ReadPolicies([]string{c.PredecessorPolicy})
 	if err != nil {
 		return err
 	}
@@ -849,42 +663,20 @@ func (c *serveCmd) predecessor(conf *publish.Config) error {
 	return nil
 }
 
-// fetchOutside brings the own tree to where its copy outside is, if that is ahead, so that
-// the store can catch up with it.
-func (c *serveCmd) fetchOutside(ctx context.Context, public string, keys signing.LogKeys, log *slog.Logger) error {
-	source, err := openSource(c.Outside)
+// catchUp follows the copy outside, if it is ahead.
+func (a *appliance) catchUp(ctx context.Context, keys signing.LogKeys) error {
+	outside, err := tree.OpenSource(a.conf.Outside, access())
 	if err != nil {
 		return err
 	}
-	text, _, err := exportlog.FormatPolicies(exportlog.PolicyTerms{Log: keys.VKeys()})
-	if err != nil {
-		return err
-	}
-	policy, err := exportlog.ParsePolicy(text)
-	if err != nil {
-		return err
-	}
-	ahead, err := mirror.Ahead(ctx, source, tree.FolderSource(public), policy)
-	if err != nil {
+	err = mirror.CatchUp(ctx, outside, string(a.public()), keys.VKeys())
+	if errors.Is(err, mirror.ErrNotCompared) {
 		// A province must not go silent because its mirror is down.
-		log.Warn("the place outside cannot be compared with", "outside", c.Outside, "error", err)
+		a.log.Warn("starting without the copy outside", "outside", a.conf.Outside, "error", err)
 		return nil
-	}
-	if !ahead {
-		return nil
-	}
-	copied, err := mirror.Mirror(ctx, source, mirror.Place{Disk: tree.Disk{}, Root: public}, mirror.AuditOptions{Policy: policy})
-	if err == nil && !copied.Moved {
-		err = fmt.Errorf("%s has a newer log, but it does not pass the audit:\n%s", c.Outside, copied)
 	}
 	return err
 }
-
-const adminSocket = "admin.sock"
-
-// maxSocketPath leaves room for the temporary name under which the socket is made, within
-// the 108 bytes that Linux gives a unix address.
-const maxSocketPath = 90
 
 func (a *appliance) listen() (err error) {
 	if a.listeners.Public, err = net.Listen("tcp", a.conf.Listen); err != nil {
@@ -893,7 +685,7 @@ func (a *appliance) listen() (err error) {
 	if a.listeners.Ops, err = net.Listen("tcp", a.conf.Ops); err != nil {
 		return err
 	}
-	a.listeners.Admin, err = server.ListenAdmin(filepath.Join(a.conf.Data, adminSocket))
+	a.listeners.Admin, err = server.ListenAdmin(config.Socket(a.conf.Data))
 	return err
 }
 
@@ -957,7 +749,9 @@ func (f configFile) BeforeResolve(k *kong.Context, trace *kong.Path) error {
 	if err != nil {
 		return err
 	}
-	values, err := parseConfig(data, reflect.TypeFor[serveCmd]())
+	values, err := config.Parse(data, func(flag string) bool {
+		return flag != "config" && slices.ContainsFunc(serveFlags(k.Kong), func(f *kong.Flag) bool { return f.Name == flag })
+	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
@@ -973,69 +767,6 @@ func (f configFile) BeforeResolve(k *kong.Context, trace *kong.Path) error {
 		return nil, nil
 	}))
 	return nil
-}
-
-// parseConfig reads the lines of a config file for the flags of a command. What it does
-// not know it refuses, with the line.
-func parseConfig(data []byte, command reflect.Type) (map[string]string, error) {
-	known := map[string]bool{}
-	for field := range command.Fields() {
-		name := field.Tag.Get("name")
-		if name == "" {
-			name = kebab(field.Name)
-		}
-		known[name] = name != "config"
-	}
-	var doc, more yaml.Node
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	if err := dec.Decode(&doc); err != nil && err != io.EOF {
-		return nil, err
-	}
-	if err := dec.Decode(&more); err != io.EOF {
-		return nil, fmt.Errorf("line %d: a second document", more.Line)
-	}
-	values := map[string]string{}
-	if doc.Kind == 0 {
-		return values, nil
-	}
-	root := doc.Content[0]
-	if root.Kind != yaml.MappingNode {
-		return nil, fmt.Errorf("line %d: want lines of the form \"min_keys: 150\"", root.Line)
-	}
-	for i := 0; i < len(root.Content); i += 2 {
-		key, value := root.Content[i], root.Content[i+1]
-		name := strings.ReplaceAll(key.Value, "_", "-")
-		if !known[name] || strings.Contains(key.Value, "-") {
-			return nil, fmt.Errorf("line %d: unknown option %q", key.Line, key.Value)
-		}
-		if _, twice := values[name]; twice {
-			return nil, fmt.Errorf("line %d: %s stands here a second time", key.Line, key.Value)
-		}
-		switch value.Kind {
-		case yaml.ScalarNode:
-			values[name] = value.Value
-		case yaml.SequenceNode:
-			var items []string
-			for _, item := range value.Content {
-				items = append(items, item.Value)
-			}
-			values[name] = strings.Join(items, ",")
-		default:
-			return nil, fmt.Errorf("line %d: %s is neither a value nor a list", value.Line, key.Value)
-		}
-	}
-	return values, nil
-}
-
-func kebab(field string) string {
-	var b strings.Builder
-	for i, r := range field {
-		if i > 0 && r >= 'A' && r <= 'Z' && field[i-1] >= 'a' {
-			b.WriteByte('-')
-		}
-		b.WriteRune(r)
-	}
-	return strings.ToLower(b.String())
 }
 
 type issueCmd struct {
@@ -1114,8 +845,9 @@ type republishCmd struct {
 }
 
 func (c *republishCmd) Run(ctx context.Context) error {
-	a := &appliance{conf: c.serveCmd}
-	_, err := a.openPublisher(ctx, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	a := &appliance{conf: c.Serve, say: os.Stderr, log: log}
+	err := a.openPublisher(ctx, log)
 	ok := false
 	if err == nil {
 		ok, err = a.publisher.Check(ctx, func(line string) { fmt.Println(line) })
@@ -1156,7 +888,7 @@ func (c *rotateLogCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	source, err := openSource(c.Successor)
+	source, err := tree.OpenSource(c.Successor, access())
 	if err != nil {
 		return err
 	}
@@ -1178,7 +910,7 @@ func (c *rotateLogCmd) Run(ctx context.Context) error {
 
 // localClient speaks to the socket in a data folder.
 func localClient(data string) server.LocalClient {
-	return server.AdminClient(filepath.Join(data, adminSocket))
+	return server.AdminClient(config.Socket(data))
 }
 
 type inviteCmd struct {
@@ -1302,7 +1034,7 @@ func (c *uploadCmd) Run(ctx context.Context) error {
 		Note: func(note string) { fmt.Fprintln(os.Stderr, "note:", note) },
 	}
 	if len(c.Policy) > 0 {
-		if o.Policy, err = readPolicies(c.Policy); err != nil {
+		if o.Policy, err = mirror.ReadPolicies(c.Policy); err != nil {
 			return err
 		}
 	}
@@ -1336,7 +1068,7 @@ func (c *verifyCmd) Run(ctx context.Context) error {
 	}
 	if len(c.Policy) > 0 {
 		var err error
-		if o.Policy, err = readPolicies(c.Policy); err != nil {
+		if o.Policy, err = mirror.ReadPolicies(c.Policy); err != nil {
 			return err
 		}
 	}
@@ -1362,7 +1094,7 @@ func (c *matchCmd) Run(ctx context.Context) error {
 	defer f.Close()
 	o := phone.MatchOptions{Tier: c.MatchTier, Note: func(note string) { fmt.Fprintln(os.Stderr, "note:", note) }}
 	if len(c.Policy) > 0 {
-		if o.Policy, err = readPolicies(c.Policy); err != nil {
+		if o.Policy, err = mirror.ReadPolicies(c.Policy); err != nil {
 			return err
 		}
 	}
@@ -1377,7 +1109,7 @@ type auditCmd struct {
 }
 
 func (c *auditCmd) Run(ctx context.Context) error {
-	policy, err := readPolicies(c.Policy)
+	policy, err := mirror.ReadPolicies(c.Policy)
 	if err != nil {
 		return err
 	}
@@ -1387,7 +1119,11 @@ func (c *auditCmd) Run(ctx context.Context) error {
 			return err
 		}
 	}
-	reports, err := c.audit(ctx, o)
+	sources, err := tree.OpenSources(c.Targets, access())
+	if err != nil {
+		return err
+	}
+	reports, err := mirror.AuditAll(ctx, sources, o)
 	clean := true
 	for _, r := range reports {
 		clean = clean && r.Clean
@@ -1395,37 +1131,13 @@ func (c *auditCmd) Run(ctx context.Context) error {
 			return printErr
 		}
 	}
-	if err != nil {
-		return err
+	if err == nil && c.State != "" {
+		err = o.State.Save(c.State)
 	}
-	if c.State != "" {
-		if err := o.State.Save(c.State); err != nil {
-			return err
-		}
+	if err == nil && !clean {
+		err = errCheck
 	}
-	if !clean {
-		return errCheck
-	}
-	return nil
-}
-
-// audit looks at every tree, and then at what the logs say of each other. With an error
-// come the reports of what was done.
-func (c *auditCmd) audit(ctx context.Context, o mirror.AuditOptions) (reports []*mirror.Report, err error) {
-	for _, target := range c.Targets {
-		source, err := openSource(target)
-		if err != nil {
-			return reports, err
-		}
-		report, err := mirror.Audit(ctx, source, o)
-		if report != nil {
-			reports = append(reports, report)
-		}
-		if err != nil {
-			return reports, err
-		}
-	}
-	return reports, mirror.Handovers(ctx, reports, o.Policy)
+	return err
 }
 
 func (c *auditCmd) print(r *mirror.Report) error {
@@ -1434,34 +1146,6 @@ func (c *auditCmd) print(r *mirror.Report) error {
 	}
 	_, err := fmt.Print(r)
 	return err
-}
-
-// openSource opens a tree to read: a folder, a web server, a bucket.
-func openSource(target string) (tree.Source, error) {
-	if strings.HasPrefix(target, "s3://") {
-		return openBucket(target)
-	}
-	return tree.NewSource(target)
-}
-
-// readPolicies reads the policies of several logs.
-func readPolicies(paths []string) (*exportlog.Policy, error) {
-	var policies []*exportlog.Policy
-	for _, path := range paths {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return nil, err
-		}
-		policy, err := exportlog.ParsePolicy(text)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		policies = append(policies, policy)
-	}
-	if len(policies) == 1 {
-		return policies[0], nil
-	}
-	return exportlog.Union(policies...)
 }
 
 // progressBar draws on standard error if that is a terminal.
@@ -1486,21 +1170,17 @@ type mirrorCmd struct {
 }
 
 func (c *mirrorCmd) Run(ctx context.Context) error {
-	policy, err := readPolicies(c.Policy)
+	policy, err := mirror.ReadPolicies(c.Policy)
 	if err != nil {
 		return err
 	}
-	var sources []tree.Source
-	for _, url := range c.URLs {
-		source, err := openSource(url)
-		if err != nil {
-			return err
-		}
-		sources = append(sources, source)
+	sources, err := tree.OpenSources(c.URLs, access())
+	if err != nil {
+		return err
 	}
 	place := mirror.Place{Disk: tree.Disk{}, Root: c.To}
 	if strings.HasPrefix(c.To, "s3://") {
-		bucket, err := openBucket(c.To)
+		bucket, err := tree.NewBucket(c.To, access(), mirror.Headers)
 		if err != nil {
 			return err
 		}
@@ -1524,19 +1204,11 @@ func (c *mirrorCmd) Run(ctx context.Context) error {
 }
 
 func (c *mirrorCmd) once(ctx context.Context, sources []tree.Source, place mirror.Place, o mirror.AuditOptions) error {
-	var copies []*mirror.Copied
-	var err error
-	if len(sources) == 1 {
-		var one *mirror.Copied
-		one, err = mirror.Mirror(ctx, sources[0], place, o)
-		copies = append(copies, one)
-	} else {
-		copies, err = mirror.MirrorAll(ctx, sources, place, o)
-	}
+	copies, err := mirror.Keep(ctx, sources, place, o)
 	moved := true
 	for _, one := range copies {
 		fmt.Print(one)
-		moved = moved && (one.Moved || one.Unsettled)
+		moved = moved && one.Good()
 	}
 	if err == nil && !moved {
 		err = errCheck
@@ -1562,17 +1234,13 @@ func (c *prebuildCmd) Run(ctx context.Context) error {
 	}
 	if len(c.Policy) > 0 {
 		var err error
-		if o.Policy, err = readPolicies(c.Policy); err != nil {
+		if o.Policy, err = mirror.ReadPolicies(c.Policy); err != nil {
 			return err
 		}
 	}
-	var sources []tree.Source
-	for _, target := range c.Trees {
-		source, err := openSource(target)
-		if err != nil {
-			return err
-		}
-		sources = append(sources, source)
+	sources, err := tree.OpenSources(c.Trees, access())
+	if err != nil {
+		return err
 	}
 	built, err := mirror.Prebuild(ctx, sources, mirror.Place{Disk: tree.Disk{}, Root: c.To}, o)
 	ok := true
@@ -1618,16 +1286,8 @@ func (c *witnessCmd) Run(ctx context.Context) error {
 		Keys:  keys,
 		State: witness.Files(func(name string) ([]byte, error) { return records.Get(name, witness.MaxRecord) }, records.Put),
 	}
-	for _, path := range c.Logs {
-		policy, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		l, err := witness.ParseLog(policy)
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-		conf.Logs = append(conf.Logs, l)
+	if conf.Logs, err = witness.ReadLogs(c.Logs); err != nil {
+		return err
 	}
 	w, err := witness.New(conf)
 	if err != nil {
@@ -1638,14 +1298,11 @@ func (c *witnessCmd) Run(ctx context.Context) error {
 		return err
 	}
 	// What a log's --witnesses file says of this witness.
-	for _, key := range keys.VKeys() {
-		fmt.Printf("witness %s %s http://%s\n", c.shortName(), key, listener.Addr())
+	if _, err := fmt.Print(witness.FormatWitness(keys, "http://"+listener.Addr().String())); err != nil {
+		return errors.Join(err, listener.Close())
 	}
 	return w.Run(ctx, listener)
 }
-
-// shortName is how policies call the witness: the last part of its name.
-func (c *witnessCmd) shortName() string { return c.Name[strings.LastIndexByte(c.Name, '/')+1:] }
 
 type keysCmd struct {
 	Data string `xor:"from" required:"" placeholder:"DIR" help:"Data folder of an appliance."`
@@ -1653,7 +1310,7 @@ type keysCmd struct {
 }
 
 func (c *keysCmd) Run(ctx context.Context) error {
-	source, err := openSource(c.URL)
+	source, err := tree.OpenSource(c.URL, access())
 	if c.Data != "" {
 		source, err = tree.FolderSource(filepath.Join(c.Data, "public")), nil
 	}
@@ -1750,13 +1407,7 @@ func (c *drillCmd) authority(dir string) (health *drill.Authority, file string, 
 	if health, err = drill.NewAuthority(); err != nil {
 		return nil, "", err
 	}
-	public, err := health.PublicPEM()
-	if err != nil {
-		return nil, "", err
-	}
-	text, err := yaml.Marshal([]gaen.Authority{{
-		Issuer: health.Issuer, Audience: health.Audience, Apps: []string{health.App}, Keys: map[string]string{health.KeyID: public},
-	}})
+	text, err := health.Listed()
 	if err != nil {
 		return nil, "", err
 	}
@@ -1767,7 +1418,7 @@ func (c *drillCmd) authority(dir string) (health *drill.Authority, file string, 
 // mirror gives what brings the one mirror of all provinces up to date and says where phones
 // read then.
 func (c *drillCmd) mirror(provinces []drill.Province, policies []string, to string) (func(context.Context) ([]string, error), error) {
-	policy, err := readPolicies(policies)
+	policy, err := mirror.ReadPolicies(policies)
 	if err != nil {
 		return nil, err
 	}
@@ -1779,32 +1430,16 @@ func (c *drillCmd) mirror(provinces []drill.Province, policies []string, to stri
 		}
 		sources = append(sources, source)
 	}
-	return func(ctx context.Context) ([]string, error) {
-		copies, err := mirror.MirrorAll(ctx, sources, mirror.Place{Disk: tree.Disk{}, Root: to}, mirror.AuditOptions{Policy: policy})
-		for _, one := range copies {
-			if err == nil && !one.Moved {
-				err = fmt.Errorf("the mirror refused a province:\n%s", one)
-			}
-		}
-		if err != nil {
-			return nil, err
-		}
-		feeds, err := mirror.ReadFeeds(ctx, tree.FolderSource(to))
-		var trees []string
-		for _, f := range feeds.Feeds {
-			trees = append(trees, filepath.Join(to, f.Path))
-		}
-		return trees, err
-	}, nil
+	return func(ctx context.Context) ([]string, error) { return mirror.Gather(ctx, sources, to, policy) }, nil
 }
 
 // start runs an appliance with both doors for this drill only.
 func (c *drillCmd) start(ctx context.Context, dir, authorities string) (a *appliance, stop func() error, err error) {
-	conf := serveCmd{
+	conf := config.Serve{
 		Data: dir, Listen: "127.0.0.1:0", Ops: "127.0.0.1:0", Doors: []string{"gaen", "bluezone"}, GAENAuthorities: authorities,
-		Metadata: "coarse", KeyID: "452", KeyVer: "v1", CodeCap: c.Cases, Rehearsal: true, quiet: true,
+		Metadata: "coarse", KeyID: "452", KeyVer: "v1", CodeCap: c.Cases, Rehearsal: true,
 	}
-	if a, err = openAppliance(ctx, conf, slog.New(slog.DiscardHandler)); err != nil {
+	if a, err = openAppliance(ctx, conf, slog.New(slog.DiscardHandler), io.Discard); err != nil {
 		return nil, nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)

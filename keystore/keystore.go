@@ -184,6 +184,23 @@ func (s *Store) Fixed(name string) (value string, ok bool, err error) {
 	return string(v), v != nil, err
 }
 
+// FixedOr is the setting under name if the first start has fixed one: it is an error if
+// another is chosen. Before that it is what is chosen, or else the preset.
+func (s *Store) FixedOr(name, chosen, preset string) (string, error) {
+	stored, ok, err := s.Fixed(name)
+	switch {
+	case err != nil:
+		return "", err
+	case ok && chosen != "" && stored != chosen:
+		return "", fmt.Errorf("%s is %q since the first start of this data folder and cannot become %q", name, stored, chosen)
+	case ok:
+		return stored, nil
+	case chosen != "":
+		return chosen, nil
+	}
+	return preset, nil
+}
+
 // get is the value of a row, nil if there is none.
 func (s *Store) get(key []byte) ([]byte, error) {
 	v, closer, err := s.db.Get(key)

@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -52,6 +53,30 @@ func NewExportSigner(seed Seed, keyID, version string, from time.Time) (*ExportS
 		return nil, fmt.Errorf("deriving the export signer: %w", err)
 	}
 	return &ExportSigner{KeyID: keyID, Version: version, From: from, private: private}, nil
+}
+
+// NewExportSigners derives a first signer, which has always been one, and further ones from
+// lines "<key id>-<version>@<time>", the time in RFC 3339.
+func NewExportSigners(seed Seed, keyID, version string, further []string) ([]*ExportSigner, error) {
+	first, err := NewExportSigner(seed, keyID, version, time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	signers := []*ExportSigner{first}
+	for _, text := range further {
+		name, at, _ := strings.Cut(text, "@")
+		id, version, ok := strings.Cut(name, "-")
+		from, err := time.Parse(time.RFC3339, at)
+		if !ok || err != nil {
+			return nil, fmt.Errorf("signer %q: want ID-VERSION@TIME, as 452-v2@2026-12-01T00:00:00Z", text)
+		}
+		s, err := NewExportSigner(seed, id, version, from)
+		if err != nil {
+			return nil, fmt.Errorf("signer %q: %w", text, err)
+		}
+		signers = append(signers, s)
+	}
+	return signers, nil
 }
 
 // Name is "<key id>-<version>", the signer's name in manifests and in /gaen/keys.

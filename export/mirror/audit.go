@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"slices"
 	"time"
 
@@ -31,6 +32,42 @@ type AuditOptions struct {
 type Progress struct {
 	Entries, Size uint64 // entries read, of how many
 	Files, Listed int    // exports checked, of how many; known once all entries are read
+}
+
+// ReadPolicies reads the pinned policies of several logs, a file each, as one.
+func ReadPolicies(paths []string) (*exportlog.Policy, error) {
+	var policies []*exportlog.Policy
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		policy, err := exportlog.ParsePolicy(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		policies = append(policies, policy)
+	}
+	if len(policies) == 1 {
+		return policies[0], nil
+	}
+	return exportlog.Union(policies...)
+}
+
+// AuditAll audits several trees, and then what their logs say of each other. With an error
+// come the reports of what was done.
+func AuditAll(ctx context.Context, sources []tree.Source, o AuditOptions) ([]*Report, error) {
+	var reports []*Report
+	for _, s := range sources {
+		report, err := Audit(ctx, s, o)
+		if report != nil {
+			reports = append(reports, report)
+		}
+		if err != nil {
+			return reports, err
+		}
+	}
+	return reports, Handovers(ctx, reports, o.Policy)
 }
 
 // Audit holds everything that a log has ever said against everything that a tree serves.

@@ -33,6 +33,10 @@ type Copied struct {
 	Removed   int   `json:"removed"` // export files and proofs
 }
 
+// Good reports whether nothing speaks against the tree: the copy moved, or will with the
+// next pass.
+func (c *Copied) Good() bool { return c.Moved || c.Unsettled }
+
 // Mirror audits a tree and then makes a copy of it say the same: files first, checkpoint,
 // then what clients poll. The copy is a public tree like any other; it can be served,
 // audited and mirrored.

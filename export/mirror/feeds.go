@@ -28,6 +28,35 @@ type Feed struct {
 	Policy string `json:"policy"` // SHA-256 of the tree's /policy, hex: compare it with print
 }
 
+// Keep keeps copies: of one tree as the tree itself, of several as MirrorAll does.
+func Keep(ctx context.Context, sources []tree.Source, place Place, o AuditOptions) ([]*Copied, error) {
+	if len(sources) == 1 {
+		copied, err := Mirror(ctx, sources[0], place, o)
+		return []*Copied{copied}, err
+	}
+	return MirrorAll(ctx, sources, place, o)
+}
+
+// Gather brings copies of several trees up to date in a folder of the disk, and gives the
+// folder of each. A tree that is refused is an error.
+func Gather(ctx context.Context, sources []tree.Source, dir string, policy *exportlog.Policy) ([]string, error) {
+	copies, err := MirrorAll(ctx, sources, Place{Disk: tree.Disk{}, Root: dir}, AuditOptions{Policy: policy})
+	for _, one := range copies {
+		if err == nil && !one.Moved {
+			err = fmt.Errorf("the mirror refused a tree:\n%s", one)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	feeds, err := ReadFeeds(ctx, tree.FolderSource(dir))
+	var trees []string
+	for _, f := range feeds.Feeds {
+		trees = append(trees, filepath.Join(dir, f.Path))
+	}
+	return trees, err
+}
+
 // MirrorAll keeps a copy of several trees, one folder each, and a feeds.json of all copies
 // that lie there. A tree that cannot be read or is refused stops no other. The results are
 // in the order of the sources; the error joins what kept any of them from being finished.

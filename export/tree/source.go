@@ -50,6 +50,28 @@ func ReadAll(ctx context.Context, s Source, path string, limit int64) ([]byte, e
 	return data, nil
 }
 
+// OpenSource reads a target as people write it: the URL of a bucket (s3://), for which
+// access is, or what NewSource takes.
+func OpenSource(target string, access Access) (Source, error) {
+	if strings.HasPrefix(target, "s3://") {
+		return NewBucket(target, access, nil)
+	}
+	return NewSource(target)
+}
+
+// OpenSources opens several.
+func OpenSources(targets []string, access Access) ([]Source, error) {
+	var sources []Source
+	for _, target := range targets {
+		s, err := OpenSource(target, access)
+		if err != nil {
+			return nil, err
+		}
+		sources = append(sources, s)
+	}
+	return sources, nil
+}
+
 // NewSource reads a target as people write it: an http or https URL, or a folder.
 func NewSource(target string) (Source, error) {
 	if !IsURL(target) {

@@ -31,6 +31,18 @@ func NewAuthority() (*Authority, error) {
 	return &Authority{Issuer: "https://verify.drill.invalid", Audience: "https://keys.drill.invalid", KeyID: "drill", App: "drill.app", key: key}, nil
 }
 
+// Listed is the file by which a GAEN door knows this authority and no other.
+func (a *Authority) Listed() ([]byte, error) {
+	key, err := a.PublicPEM()
+	if err != nil {
+		return nil, err
+	}
+	// JSON is YAML.
+	return json.Marshal([]any{map[string]any{
+		"issuer": a.Issuer, "audience": a.Audience, "apps": []string{a.App}, "keys": map[string]string{a.KeyID: key},
+	}})
+}
+
 // PublicPEM is its public key, a PEM block of type PUBLIC KEY.
 func (a *Authority) PublicPEM() (string, error) {
 	der, err := x509.MarshalPKIXPublicKey(&a.key.PublicKey)

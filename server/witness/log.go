@@ -3,6 +3,7 @@ package witness
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -40,6 +41,23 @@ func ParseLog(policy []byte) (Log, error) {
 	return l, nil
 }
 
+// ReadLogs reads the policies of several logs, each in a file of its own.
+func ReadLogs(paths []string) ([]Log, error) {
+	var logs []Log
+	for _, path := range paths {
+		policy, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		l, err := ParseLog(policy)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		logs = append(logs, l)
+	}
+	return logs, nil
+}
+
 // items divides a line as C2SP tlog-policy does: other space belongs to names.
 func items(line string) []string {
 	return strings.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == '\t' || r == '\n' })
@@ -73,11 +91,23 @@ func ownKey(origin string, items []string) *signing.VKey {
 	return key
 }
 
+// FormatWitness writes the lines by which logs know a witness that answers at url. Its short
+// name in them is the last part of its name.
+func FormatWitness(keys signing.WitnessKeys, url string) string {
+	name := keys.Name()
+	short := name[strings.LastIndexByte(name, '/')+1:]
+	var b strings.Builder
+	for _, key := range keys.VKeys() {
+		fmt.Fprintf(&b, "witness %s %s %s\n", short, key, url)
+	}
+	return b.String()
+}
+
 // ParseWitnesses reads a list of witnesses to ask, one key a line:
 //
 //	witness <name> <vkey> <url>
 //
-// as the command witness prints them. A witness with two keys has two lines of one name and
+// as FormatWitness writes them. A witness with two keys has two lines of one name and
 // one URL. Lines that start with # and empty lines are skipped.
 func ParseWitnesses(list []byte) ([]exportlog.PolicyWitness, error) {
 	if len(list) > exportlog.MaxPolicy {
