@@ -195,22 +195,23 @@ func publishing(c *config.Serve) (conf publish.Config, err error) {
 
 // appliance is everything that serve runs.
 type appliance struct {
-	conf        config.Serve
-	say         io.Writer // hears what people should know
-	store       *keystore.Store
-	publisher   *publish.Publisher
-	keys        *server.PhoneKeys
-	tokenKey    [32]byte   // seals the GAEN door's revision tokens
-	gaen        *gaen.Door // nil without that door
-	server      *server.Server
-	certificate *server.Certificate // nil where something else ends TLS
-	outlet      *publish.Outlet     // nil without a bucket
-	office      *desk.Office
-	console     *console.Console // nil without console_listen
-	staff       net.Listener     // the console's
-	notices     chan struct{}
-	log         *slog.Logger
-	listeners   server.Listeners
+	conf      config.Serve
+	say       io.Writer // hears what people should know
+	store     *keystore.Store
+	publisher *publish.Publisher
+	keys      *server.PhoneKeys
+	tokenKey  [32]byte   // seals the GAEN door's revision tokens
+	gaen      *gaen.Door // nil without that door
+	server    *server.Server
+	// nil where something else ends TLS
+	certificate, staffCertificate *server.Certificate
+	outlet                        *publish.Outlet // nil without a bucket
+	office                        *desk.Office
+	console                       *console.Console // nil without console_listen
+	staff                         net.Listener     // the console's
+	notices                       chan struct{}
+	log                           *slog.Logger
+	listeners                     server.Listeners
 }
 
 // openAppliance opens the data folder and everything that stands on it, and finishes what
@@ -231,9 +232,10 @@ func (a *appliance) open(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	a.certificate, err = certificate(&a.conf)
-	if err != nil {
-		return err
+	if a.conf.TLSCert != "" {
+		if a.certificate, err = server.LoadCertificate(a.conf.TLSCert, a.conf.TLSKey); err != nil {
+			return err
+		}
 	}
 	home, adoption, err := a.openConsole(log)
 	if err != nil {
@@ -310,14 +312,6 @@ func (a *appliance) openDoors(log *slog.Logger) (doors map[string]http.Handler, 
 	return doors, nil
 }
 
-// certificate is what the public address ends TLS with, nil if it does not.
-func certificate(c *config.Serve) (*server.Certificate, error) {
-	if c.TLSCert == "" {
-		return nil, nil
-	}
-	return server.LoadCertificate(c.TLSCert, c.TLSKey)
-}
-
 // openConsole opens the pages for staff, if there is an address for them.
 func (a *appliance) openConsole(log *slog.Logger) (home, adoption http.Handler, err error) {
 	if a.office, err = desk.OpenOffice(a.store.Desk()); err != nil || a.conf.Console == "" {
@@ -327,6 +321,12 @@ func (a *appliance) openConsole(log *slog.Logger) (home, adoption http.Handler, 
 		return nil, nil, err
 	}
 	_, port, _ := net.SplitHostPort(a.staff.Addr().String())
+	if a.conf.ConsoleTLSCert != "" {
+		if a.staffCertificate, err = server.LoadCertificate(a.conf.ConsoleTLSCert, a.conf.ConsoleTLSKey); err != nil {
+			return nil, nil, err
+		}
+		a.staff = a.staffCertificate.Listen(a.staff)
+	}
 	if a.conf.ConsoleAt == "" {
 		a.conf.ConsoleAt = "http://localhost:" + port // passkeys need a name
 	}
@@ -374,8 +374,13 @@ func (a *appliance) consoleStatus() console.Status {
 		s.LastExport = exports[0].End // of an earlier run
 	}
 	s.DiskUsed, s.DiskFree = console.DiskSpace(a.conf.Data)
-	if a.certificate != nil {
-		s.CertEnds, _ = a.certificate.Expires()
+	for _, c := range []*server.Certificate{a.certificate, a.staffCertificate} {
+		if c == nil {
+			continue
+		}
+		if ends, err := c.Expires(); err == nil && (s.CertEnds.IsZero() || ends.Before(s.CertEnds)) {
+			s.CertEnds = ends
+		}
 	}
 	return s
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -70,6 +71,13 @@ func (c *Certificate) Expires() (time.Time, error) {
 		return time.Time{}, fmt.Errorf("read certificate: %w", err)
 	}
 	return leaf.NotAfter, nil
+}
+
+// Listen ends TLS on a listener, for HTTP/1.1.
+func (c *Certificate) Listen(l net.Listener) net.Listener {
+	conf := c.config()
+	conf.NextProtos = []string{"http/1.1"}
+	return tls.NewListener(l, conf)
 }
 
 func (c *Certificate) config() *tls.Config {

@@ -112,7 +112,10 @@ type Publisher struct {
 type Status struct {
 	LastWindow time.Time            // end of the newest window that was published
 	LastDelay  time.Duration        // how long the oldest key of the last export had been due
-	LogSize    uint64               // entries of the log
+	// Held counts the due keys that wait for a crowd since the last window of their scheme
+	// ended. A scheme is missing if none wait, and before the first window of this run ends.
+	Held    map[diagnosis.Scheme]int
+	LogSize uint64 // entries of the log
 	Witnessed  map[string]time.Time // when each witness last cosigned
 	// Err is why the last round failed, or else that files of the tree are missing that
 	// nobody can make again; nil if all is well.
@@ -152,7 +155,7 @@ func New(cfg Config, store *keystore.Store, folder *tree.Folder, staging *tree.S
 		return nil, err
 	}
 	p := &Publisher{Config: cfg, store: store, folder: folder, staging: staging, policy: policy, calls: make(chan func(context.Context))}
-	p.status.Witnessed = map[string]time.Time{}
+	p.status.Witnessed, p.status.Held = map[string]time.Time{}, map[diagnosis.Scheme]int{}
 	p.lost = map[string]error{}
 	p.small.files = map[string]loggedFile{}
 	p.heard = map[string]bool{}
@@ -311,7 +314,7 @@ func (p *Publisher) Status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.status
-	s.Witnessed = maps.Clone(s.Witnessed)
+	s.Witnessed, s.Held = maps.Clone(s.Witnessed), maps.Clone(s.Held)
 	if s.Err == nil {
 		s.Err = p.lostError()
 	}
@@ -396,6 +399,11 @@ func (p *Publisher) seal(ctx context.Context) error {
 		if w.keys > 0 {
 			p.status.LastDelay = p.Now().Sub(w.oldest)
 		}
+		if w.held > 0 {
+			p.status.Held[w.Scheme] = w.held
+		} else {
+			delete(p.status.Held, w.Scheme)
+		}
 	}
 	p.mu.Unlock()
 	return nil
@@ -426,6 +434,7 @@ func (p *Publisher) newRound() round {
 type window struct {
 	keystore.Window
 	keys   int                             // to publish; 0 if the window is empty or held back
+	held   int                             // due, but held back
 	idBits int                             // f of its ID set, where that is not Config.IDSetBits; else 0
 	walk   iter.Seq2[diagnosis.Key, error] // those keys, in the order of their secrets
 	oldest time.Time                       // the oldest bucket of those keys: due then at the earliest
@@ -441,6 +450,7 @@ func (p *Publisher) closeWindow(ctx context.Context, scheme diagnosis.Scheme, en
 	}
 	waitedLongEnough := end.Sub(due.Oldest) > p.Hold
 	if due.Count == 0 || due.Count < p.MinKeys && !waitedLongEnough {
+		w.held = due.Count
 		return w, nil
 	}
 	w.keys, w.oldest = due.Count, due.Oldest

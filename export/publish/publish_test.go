@@ -179,10 +179,16 @@ func TestThinWindowIsHeldThenPadded(t *testing.T) {
 		if n := len(f.published(".keys")); n != 0 {
 			t.Fatalf("%s: a thin window published %d keys", scheme, n)
 		}
+		if held := f.pub.Status().Held; held[scheme] != len(keys) || len(held) != 1 {
+			t.Errorf("%s: %v wait, want %d", scheme, held, len(keys))
+		}
 		f.reopen()
 		f.after(4 * time.Hour)
 		if f.now.After(receipt.PublishBy) {
 			t.Fatalf("%s: promised for %v, published at %v", scheme, receipt.PublishBy, f.now)
+		}
+		if held := f.pub.Status().Held; len(held) != 0 {
+			t.Errorf("%s: %v wait after publication", scheme, held)
 		}
 		all := f.published(".keys")
 		for _, k := range keys {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -39,6 +40,8 @@ type Serve struct {
 	PublishTo         string         `placeholder:"s3://…" help:"A bucket that says what the public tree says, for a CDN to read: s3://bucket[/prefix][?endpoint=https://host]. Keys come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION."`
 	Console           string         `name:"console-listen" default:"127.0.0.1:8082" placeholder:"ADDR" help:"Address of the staff console (${default}); empty: there is none."`
 	ConsoleAt         string         `name:"console-url" placeholder:"URL" help:"Where staff reach the console, https unless on this machine."`
+	ConsoleTLSCert    string         `name:"console-tls-cert" placeholder:"FILE" help:"Certificate with which the console ends TLS; read again when it changes. Goes with --console-url."`
+	ConsoleTLSKey     string         `name:"console-tls-key" placeholder:"FILE" help:"Its key."`
 	Install           string         `name:"install-url" placeholder:"URL" help:"Where people get the app: the QR of posters."`
 	PublicAt          string         `name:"public-url" placeholder:"URL" help:"Where anybody finds exports and the public page."`
 	Witnesses         string         `placeholder:"FILE" help:"Witnesses to ask for cosignatures, as 'bluekey witness' prints them: lines witness NAME VKEY URL."`
@@ -75,6 +78,12 @@ func (c *Serve) Settle(log *slog.Logger) error {
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		return errors.New("give tls_cert and tls_key together, or neither")
 	}
+	if (c.ConsoleTLSCert == "") != (c.ConsoleTLSKey == "") {
+		return errors.New("give console_tls_cert and console_tls_key together, or neither")
+	}
+	if c.ConsoleTLSCert != "" && !strings.HasPrefix(c.ConsoleAt, "https://") {
+		return errors.New("console_tls_cert: say under which name of the certificate staff reach the console, as console_url: https://…")
+	}
 	if slices.Contains(c.Doors, "bluezone") && c.TLSCert == "" && !Loopback(c.Listen) {
 		return fmt.Errorf("doors: bluezone: an app hands over its root key there, so nothing may read along: end TLS here (tls_cert, tls_key) or listen on loopback, not on %s", c.Listen)
 	}
@@ -102,6 +111,9 @@ func (c *Serve) warn(log *slog.Logger) {
 	}
 	if *c.MinKeys < 50 {
 		log.Warn("with so few keys to a window, a case may be alone in its export", "min_keys", *c.MinKeys)
+	}
+	if c.Console != "" && !Loopback(c.Console) && c.ConsoleTLSCert == "" {
+		log.Warn("the console listens to other machines without TLS: whatever ends it (console_url) should be the only one that can reach it", "console_listen", c.Console)
 	}
 	if !Loopback(c.Ops) {
 		log.Warn("the operations address can be reached from outside", "ops", c.Ops)
