@@ -90,6 +90,21 @@ func (a *App) Visit(ctx context.Context) error {
 	return errors.Join(err, a.save())
 }
 
+// Look finds out whether the owner was near a case: in the exports of the tree of its Client
+// and of others that it follows, all of each, by the rule in force. It brings State.Notices
+// up to date first, whose Warning and Announcements the app then shows. What could not be
+// read is an error; the contacts that were found all the same, by the notices known, are
+// true.
+func (a *App) Look(ctx context.Context, heard []Sighting, others ...string) ([]Contact, error) {
+	c := a.Client
+	notices, stale := c.Notices(ctx, a.State.Notices)
+	a.State.Notices = notices
+	unsaved := a.save()
+	o := MatchOptions{Policy: c.Policy, Note: c.Note}
+	contacts, err := Contacts(ctx, heard, append([]string{c.Tree}, others...), o, notices.Matching())
+	return contacts, errors.Join(err, stale, unsaved)
+}
+
 // due gives the keys that are to be handed in now.
 func (a *App) due(now time.Time) (due []diagnosis.Key, err error) {
 	if a.State.Held == nil {

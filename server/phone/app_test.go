@@ -350,6 +350,43 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestStatusAlone: an answer of nothing but an HTTP status is as good as lost, unless it
+// says that the same request will never be taken.
+func TestStatusAlone(t *testing.T) {
+	for status, row := range map[int]struct {
+		sent int
+		says string
+	}{
+		415: {1, "update the app"},
+		404: {1, "no phone service"},
+		500: {attempts, "no reply"},
+		502: {attempts, "no reply"},
+	} {
+		s, sent := newService(t), 0
+		s.front = func() int { sent++; return status }
+		if err := s.client().Cover(context.Background(), diagnosis.GAEN); err == nil || !strings.Contains(err.Error(), row.says) || sent != row.sent {
+			t.Errorf("status %d: sent %d times, want %d: %v", status, sent, row.sent, err)
+		}
+	}
+}
+
+// TestRecordsBeyondThoseSent: a refusal that names a record of nobody's is no reply, and is
+// not asked for again.
+func TestRecordsBeyondThoseSent(t *testing.T) {
+	s, ctx := newService(t), context.Background()
+	keys := daily(day-1, 2)
+	a := s.app(&keys)
+	if err := a.Redeem(ctx, goodCode); err != nil {
+		t.Fatal(err)
+	}
+	s.reply = func(permit.Request) permit.Reply {
+		return permit.Refusal{Operation: permit.OpUpload, Reason: permit.ReasonTooOld, Record: 3}
+	}
+	if err := a.Visit(ctx); err == nil || errors.As(err, new(permit.Refusal)) || len(s.uploaded()) != 1 || a.State.Held == nil {
+		t.Errorf("%v, %d uploads", err, len(s.uploaded()))
+	}
+}
+
 // TestNotAService: an address without the service is told from a service that is away.
 func TestNotAService(t *testing.T) {
 	s, ctx := newService(t), context.Background()

@@ -79,18 +79,19 @@ func (c *Client) ask(ctx context.Context, key *seal.PublicKey, op permit.Operati
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DisableKeepAlives = true
 	defer transport.CloseIdleConnections()
-	service := bluekeyv1connect.NewPhoneServiceClient(&http.Client{Transport: transport, Timeout: patience, CheckRedirect: stay}, c.URL,
+	watched := &statusWatch{RoundTripper: transport}
+	service := bluekeyv1connect.NewPhoneServiceClient(&http.Client{Transport: watched, Timeout: patience, CheckRedirect: stay}, c.URL,
 		connect.WithAcceptCompression("gzip", nil, nil), // sealed bytes do not compress
 		connect.WithReadMaxBytes(64<<10))
 	answer, err := service.Exchange(ctx, &bluekeyv1.ExchangeRequest{Sealed: request})
 	if err != nil {
-		return nil, inClear(op, err)
+		return nil, inClear(op, watched.status, err)
 	}
 	opened, err := sent.Open(answer.Sealed)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errLost, err)
 	}
-	reply, err := permit.DecodeReply(op, opened)
+	reply, err := permit.DecodeReplyTo(plain, opened)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +103,7 @@ func (c *Client) ask(ctx context.Context, key *seal.PublicKey, op permit.Operati
 
 // inClear reads an answer that was given without opening the request, by the service or by
 // anybody between: nobody signed it, so it decides about nothing but when to ask again.
-func inClear(op permit.Operation, err error) error {
+func inClear(op permit.Operation, status int, err error) error {
 	var wire *connect.Error
 	if !errors.As(err, &wire) {
 		return fmt.Errorf("%w: %w", errLost, err)
@@ -115,6 +116,9 @@ func inClear(op permit.Operation, err error) error {
 		wait := max(time.Minute, time.Duration(min(seconds, 3600))*time.Second).Round(time.Minute)
 		return refused(permit.Refusal{Operation: op, Reason: permit.ReasonBusy, Retry: wait})
 	case "":
+		if status == http.StatusUnsupportedMediaType {
+			break
+		}
 		switch wire.Code() {
 		case connect.CodeUnimplemented, connect.CodeNotFound, connect.CodePermissionDenied, connect.CodeUnauthenticated:
 			return fmt.Errorf("there is no phone service at this address: %w", err)
@@ -122,6 +126,21 @@ func inClear(op permit.Operation, err error) error {
 		return fmt.Errorf("%w: %w", errLost, err)
 	}
 	return fmt.Errorf("the service does not take this app's requests; update the app: %w", err)
+}
+
+// statusWatch remembers the HTTP status of the last answer: Connect has no code of its own
+// for some of them.
+type statusWatch struct {
+	http.RoundTripper
+	status int
+}
+
+func (w *statusWatch) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := w.RoundTripper.RoundTrip(r)
+	if err == nil {
+		w.status = answer.StatusCode
+	}
+	return answer, err
 }
 
 // reasonInClear is the stable word of an error of the service; empty if it has none.

@@ -2,12 +2,10 @@ package phone
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 
 	"bluekey/export/exportlog"
-	"bluekey/export/tree"
 	"bluekey/signing/seal"
 )
 
@@ -27,7 +25,7 @@ func (c *Client) current(ctx context.Context, stale *seal.Keyring) (*seal.Keyrin
 	if c.keyring != nil && c.keyring != stale && serves(c.keyring, today) == nil {
 		return c.keyring, nil
 	}
-	next, err := readKeyring(ctx, c.source, c.Policy, c.Note)
+	next, err := c.readKeyring(ctx)
 	if err == nil {
 		err = serves(next, today)
 	}
@@ -55,42 +53,21 @@ func serves(k *seal.Keyring, day uint32) error {
 	return nil
 }
 
-// readKeyring reads /keyring and demands of the proof beside it that the log holds these
-// very bytes under this path, with the quorum of the pinned policy. As for exports, the
-// quorum of a tree's own policy is overlooked: whoever could forge the tree wrote the policy.
-func readKeyring(ctx context.Context, source tree.Source, policy *exportlog.Policy, note func(string)) (*seal.Keyring, error) {
-	pinned := policy != nil
-	if !pinned {
-		var err error
-		if policy, err = ownPolicy(ctx, source); err != nil {
-			return nil, err
-		}
-		note(source.String() + ": its keyring is judged by the policy that lies there itself: whoever runs the place can recognise this phone by keys that others do not get")
+// readKeyring reads /keyring, which the log must name.
+func (c *Client) readKeyring(ctx context.Context) (*seal.Keyring, error) {
+	if c.Policy == nil {
+		c.Note(c.source.String() + ": its keyring is judged by the policy that lies there itself: whoever runs the place can recognise this phone by keys that others do not get")
 	}
-	text, err := tree.ReadAll(ctx, source, exportlog.KeyringPath, seal.MaxKeyring)
+	f, err := readSmall(ctx, c.source, c.Policy, exportlog.KeyringPath, seal.MaxKeyring)
 	if err != nil {
 		return nil, err
 	}
-	proved, err := readProof(ctx, source, exportlog.KeyringPath, policy)
-	if err != nil && (pinned || !errors.Is(err, exportlog.ErrQuorum)) {
-		return nil, err
-	}
-	if !proved.Both {
-		return nil, errors.New("its proof is signed by one key of the log only: the policy must name both, Ed25519 and ML-DSA-44")
-	}
-	entry, ok := proved.Entry.(exportlog.SmallFile)
-	if !ok || entry.Path != exportlog.KeyringPath {
-		return nil, errors.New("its proof is of another file")
-	}
-	if entry.Size != int64(len(text)) || entry.SHA256 != sha256.Sum256(text) {
-		return nil, errors.New("it is not the file of its entry: both may just be replaced; try again in five minutes")
-	}
-	keyring, err := seal.ParseKeyring(text)
+	keyring, err := seal.ParseKeyring(f.data)
 	if err != nil {
 		return nil, err
 	}
-	if keyring.Origin != proved.Origin {
-		return nil, fmt.Errorf("it is of %s, in the log of %s", keyring.Origin, proved.Origin)
+	if keyring.Origin != f.origin {
+		return nil, fmt.Errorf("it is of %s, in the log of %s", keyring.Origin, f.origin)
 	}
 	return keyring, nil
 }

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"slices"
 	"strings"
+	"time"
 
 	"bluekey/export"
 	"bluekey/export/exportlog"
@@ -45,6 +47,9 @@ type MatchOptions struct {
 	// Note, if not nil, hears of each tree and file of which it was not proved whose it is.
 	Note func(string)
 	Tier string // kernels to use, see match.Tiers; empty means the fastest
+	// Tolerance, if not 0, is how long before its interval an ID may have been heard, or
+	// after it, in whole seconds; else each scheme has its own.
+	Tolerance time.Duration
 }
 
 // Match looks for sightings in the exports of targets: files, their URLs, trees, or folders
@@ -76,6 +81,7 @@ func Match(ctx context.Context, heard []Sighting, targets []string, o MatchOptio
 type matching struct {
 	heard     []Sighting
 	keys      *match.Matcher
+	tolerance time.Duration     // 0: each scheme's own
 	policy    *exportlog.Policy // nil if none is pinned
 	note      func(string)
 	found     func(Found) error
@@ -98,14 +104,14 @@ type instant struct {
 }
 
 func newMatching(heard []Sighting, o MatchOptions, found func(Found) error) (*matching, error) {
-	keys, err := match.New(heard, match.Options{Tier: o.Tier})
+	keys, err := match.New(heard, match.Options{Tier: o.Tier, GAENTolerance: o.Tolerance, BluezoneTolerance: o.Tolerance})
 	if err != nil {
 		return nil, err
 	}
 	if o.Note == nil {
 		o.Note = func(string) {}
 	}
-	return &matching{heard: heard, keys: keys, policy: o.Policy, note: o.Note, found: found, seen: map[pair]bool{}, explained: map[instant]bool{}}, nil
+	return &matching{heard: heard, keys: keys, tolerance: o.Tolerance, policy: o.Policy, note: o.Note, found: found, seen: map[pair]bool{}, explained: map[instant]bool{}}, nil
 }
 
 func (m *matching) run(ctx context.Context, targets []string) error {
@@ -192,9 +198,9 @@ func (m *matching) tree(ctx context.Context, source tree.Source) error {
 				m.waiting = append(m.waiting, fmt.Errorf("%s: %w", join(source, line.Path), err))
 			case err != nil:
 			case isSet(line.Path):
-				m.sets = append(m.sets, setFile{source, line.Path, byLine(line), w})
+				m.sets = append(m.sets, setFile{source, line.Path, byLine(w, line), w})
 			default:
-				err = m.file(ctx, source, line.Path, byLine(line))
+				err = m.file(ctx, source, line.Path, byLine(w, line))
 			}
 			if err != nil && !errors.Is(err, exportlog.ErrQuorum) {
 				return fmt.Errorf("%s: %w", line.Path, err)
@@ -221,39 +227,46 @@ func preferred(files []exportlog.File) []exportlog.File {
 	return nil
 }
 
-// open opens a file, after asking what speaks for it, if anything does.
-func open(ctx context.Context, source tree.Source, path string, named vouch) (tree.Blob, error) {
-	blob, err := source.Open(ctx, path, maxFile)
+// open opens a file, after asking what speaks for it, if anything does. Then said is what
+// that says of it, else nil.
+func open(ctx context.Context, source tree.Source, path string, named vouch) (blob tree.Blob, said *claim, err error) {
+	blob, err = source.Open(ctx, path, maxFile)
 	if errors.Is(err, fs.ErrNotExist) && named != nil {
-		return nil, errors.New("it is listed but missing: read the index again")
+		return nil, nil, errors.New("it is listed but missing: read the index again")
 	}
 	if err != nil || named == nil {
-		return blob, err
+		return blob, nil, err
 	}
 	h := sha256.New()
 	n, err := io.Copy(h, io.NewSectionReader(blob, 0, blob.Size()))
 	if err == nil {
-		err = named(n, [32]byte(h.Sum(nil)))
+		var c claim
+		c, err = named(n, [32]byte(h.Sum(nil)))
+		said = &c
 	}
 	if err != nil {
-		return nil, errors.Join(err, blob.Close())
+		return nil, nil, errors.Join(err, blob.Close())
 	}
-	return blob, nil
+	return blob, said, nil
 }
 
 // file matches one archive or key set.
 func (m *matching) file(ctx context.Context, source tree.Source, path string, named vouch) error {
-	blob, err := open(ctx, source, path, named)
+	blob, said, err := open(ctx, source, path, named)
 	if err != nil {
 		return err
 	}
 	defer blob.Close()
 	f, err := export.OpenFile(blob, blob.Size())
+	if err == nil && said != nil {
+		err = said.check(f)
+	}
 	if err != nil {
 		return err
 	}
+	keys := 0
 	var hits []match.Hit
-	err = m.keys.Run(ctx, f.Keys(), func(h match.Hit) error {
+	err = m.keys.Run(ctx, counted(f.Keys(), &keys), func(h match.Hit) error {
 		at := instant{h.Sighting, h.Interval}
 		p := pair{at, h.Key.Secret}
 		if m.seen[p] {
@@ -266,10 +279,27 @@ func (m *matching) file(ctx context.Context, source tree.Source, path string, na
 		hits = append(hits, h)
 		return nil
 	})
+	if err == nil && said != nil && keys != said.keys {
+		err = fmt.Errorf("it holds %d keys, its manifest says %d", keys, said.keys)
+	}
 	if err != nil {
 		return err
 	}
 	return m.report(hits, join(source, path))
+}
+
+// counted counts the keys that go by.
+func counted(keys iter.Seq2[diagnosis.Key, error], n *int) iter.Seq2[diagnosis.Key, error] {
+	return func(yield func(diagnosis.Key, error) bool) {
+		for k, err := range keys {
+			if err == nil {
+				*n++
+			}
+			if !yield(k, err) {
+				return
+			}
+		}
+	}
 }
 
 // report hands on the hits of a file that was whole, in an order that does not depend on

@@ -117,6 +117,14 @@ func (p *place) window(keys []diagnosis.Key, kinds ...exportlog.FileKind) (paths
 		p.write(f.Path, data)
 		paths = append(paths, f.Path)
 	}
+	p.publish(m)
+	return paths
+}
+
+// publish logs a window whose files are there, and lists it.
+func (p *place) publish(m exportlog.Manifest) {
+	p.t.Helper()
+	n := len(p.index.Exports)
 	entry, err := m.Format()
 	if err != nil {
 		p.t.Fatal(err)
@@ -128,7 +136,6 @@ func (p *place) window(keys []diagnosis.Key, kinds ...exportlog.FileKind) (paths
 	p.write(exportlog.CheckpointPath, checkpoint)
 	p.prove(uint64(n), checkpoint)
 	p.writeIndex()
-	return paths
 }
 
 // checkpoint signs the log as it is, with cosignatures of witnesses if there are any.

@@ -3,7 +3,8 @@
 // near one.
 //
 // What a phone heard never leaves it. It downloads every export, checks each against the
-// log, and matches on its own (Match).
+// log, and matches on its own (Match). Who is warned, and in which words, the health
+// authority tells every phone alike, in Notices that the log names too (App.Look).
 //
 // What a phone hands in cannot be traced to the code that paid for it. An App does this:
 //

@@ -36,8 +36,9 @@ type service struct {
 	info   permit.Info
 	onset  uint32
 
-	// What a test makes it do, each may be nil: answer in clear before opening, take the
-	// place of what is done, alter what is sealed.
+	// What a test makes it do, each may be nil: answer with an HTTP status alone, answer in
+	// clear before opening, take the place of what is done, alter what is sealed.
+	front func() int
 	clear func() error
 	reply func(permit.Request) permit.Reply
 	wire  func([]byte) []byte
@@ -83,6 +84,10 @@ func newServiceAt(t *testing.T, p *place) *service {
 				t.Errorf("a request speaks of compression: %s", compress)
 			}
 			s.mu.Unlock()
+			if s.front != nil {
+				w.WriteHeader(s.front())
+				return
+			}
 		}
 		mux.ServeHTTP(w, r)
 	}))

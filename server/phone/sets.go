@@ -22,7 +22,8 @@ type setFile struct {
 	manifest exportlog.Manifest
 }
 
-func isSet(path string) bool { return strings.HasSuffix(path, "."+string(exportlog.IDSet)) }
+func isSet(path string) bool     { return strings.HasSuffix(path, "."+string(exportlog.IDSet)) }
+func isArchive(path string) bool { return strings.HasSuffix(path, "."+string(exportlog.Archive)) }
 
 // looseSet notes an ID set that was named by itself. Its hashes are bound to origin and
 // region, which stand in the manifest; the proof beside it carries that.
@@ -45,7 +46,7 @@ func (m *matching) looseSet(ctx context.Context, source tree.Source, path string
 	}
 	manifest, ok := entry.(exportlog.Manifest)
 	if !ok {
-		return errors.New("its proof is not that of a window")
+		return errNotWindow
 	}
 	m.sets = append(m.sets, setFile{source, path, named, manifest})
 	return nil
@@ -53,7 +54,7 @@ func (m *matching) looseSet(ctx context.Context, source tree.Source, path string
 
 // set asks one ID set for the sightings that no key explains.
 func (m *matching) set(ctx context.Context, s setFile) error {
-	blob, err := open(ctx, s.source, s.path, s.named)
+	blob, _, err := open(ctx, s.source, s.path, s.named)
 	if err != nil {
 		return err
 	}
@@ -66,7 +67,7 @@ func (m *matching) set(ctx context.Context, s setFile) error {
 	if m.own {
 		ask = set.Ask
 	}
-	yes, err := ask(ctx, m.heard, 0)
+	yes, err := ask(ctx, m.heard, m.tolerance)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 //	held <onset day> <time> <base64>             a permit; keys that ended by then are in
 //	publish_by <time>                            when the keys are public
 //	keyring <base64>                             the keyring as read
+//	notices <entry> <time> <origin> <base64>     the notices as read, and the entry of which log
 //
 // Times are Unix seconds, base64 is padded. A line is absent if there is nothing to say,
 // but for next. The text is secret: it holds the code and what pays for an upload. It
@@ -40,11 +41,12 @@ type State struct {
 	PublishBy time.Time // of the last upload; zero: none of late
 
 	Keyring *seal.Keyring // nil: never read
+	Notices *Notices      // nil: none were ever seen
 }
 
 const (
 	stateFirst = "bluekey phone v1"
-	maxState   = 128 << 10 // bytes: the keyring in base64, and a little
+	maxState   = 512 << 10 // bytes: keyring and notices in base64, and a little
 )
 
 // Bytes is the text of the State.
@@ -65,6 +67,9 @@ func (s State) Bytes() ([]byte, error) {
 			return nil, err
 		}
 		b = fmt.Appendf(b, "keyring %s\n", base64.StdEncoding.EncodeToString(text))
+	}
+	if n := s.Notices; n != nil {
+		b = fmt.Appendf(b, "notices %d %d %s %s\n", n.Entry, seconds(n.Time), n.Origin, base64.StdEncoding.EncodeToString(n.text))
 	}
 	return b, nil
 }
@@ -108,7 +113,7 @@ var errWords = errors.New("wrong number of words")
 // line reads one line. What repeats, is missing or stands elsewhere shows when the State is
 // written again.
 func (s *State) line(name string, words []string) (err error) {
-	want, known := map[string]int{"next": 1, "pending": 3, "held": 3, "publish_by": 1, "keyring": 1}[name]
+	want, known := map[string]int{"next": 1, "pending": 3, "held": 3, "publish_by": 1, "keyring": 1, "notices": 4}[name]
 	if !known {
 		return errors.New("unknown")
 	}
@@ -116,7 +121,7 @@ func (s *State) line(name string, words []string) (err error) {
 		return errWords
 	}
 	var data []byte
-	if last := words[want-1]; name == "pending" || name == "held" || name == "keyring" {
+	if last := words[want-1]; name == "pending" || name == "held" || name == "keyring" || name == "notices" {
 		if data, err = base64.StdEncoding.DecodeString(last); err != nil {
 			return errors.New("not base64") // the text itself stays out
 		}
@@ -147,6 +152,17 @@ func (s *State) line(name string, words []string) (err error) {
 		s.PublishBy, err = readTime(words[0])
 	case "keyring":
 		s.Keyring, err = seal.ParseKeyring(data)
+	case "notices":
+		entry, err := strconv.ParseUint(words[0], 10, 63)
+		if err != nil || words[2] == "" {
+			return errors.New("not an entry of a log")
+		}
+		at, err := readTime(words[1])
+		if err != nil {
+			return err
+		}
+		s.Notices, err = newNotices(words[2], entry, at, data)
+		return err
 	}
 	return err
 }

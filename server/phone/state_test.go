@@ -23,7 +23,7 @@ func fullState(t testing.TB) State {
 		t.Fatal(err)
 	}
 	at := func(n int64) time.Time { return time.Unix(n, 0).UTC() }
-	return State{Next: at(day * 86400), Code: goodCode, Pending: pending, Asked: at(day*86400 - 60), Held: held, Onset: day - 3, Until: at(day*86400 - 86400), PublishBy: at(day*86400 + 7)}
+	return State{Next: at(day * 86400), Code: goodCode, Pending: pending, Asked: at(day*86400 - 60), Held: held, Onset: day - 3, Until: at(day*86400 - 86400), PublishBy: at(day*86400 + 7), Notices: readNotices(t, noNotices)}
 }
 
 func TestStateIsReadStrictly(t *testing.T) {
@@ -49,7 +49,7 @@ func TestStateIsReadStrictly(t *testing.T) {
 		"cut":           string(good[:len(good)-1]),
 		"CR":            strings.ReplaceAll(string(good), "\n", "\r\n"),
 		"twice":         string(good) + lines[4],
-		"order":         lines[0] + lines[1] + lines[3] + lines[2] + lines[4],
+		"order":         lines[0] + lines[1] + lines[3] + lines[2] + lines[4] + lines[5],
 		"unknown":       string(good) + "x 1\n",
 		"leading zero":  strings.Replace(string(good), "next ", "next 0", 1),
 		"negative":      "bluekey phone v1\nnext -1\n",
@@ -61,6 +61,9 @@ func TestStateIsReadStrictly(t *testing.T) {
 		"spaces":        strings.Replace(string(good), "next ", "next  ", 1),
 		"publish at 0":  "bluekey phone v1\nnext 0\npublish_by 0\n",
 		"no keyring":    "bluekey phone v1\nnext 0\nkeyring \n",
+		"empty notices": lines[0] + "next 0\nnotices 3 1 " + origin + " e30K\n",
+		"no origin":     strings.Replace(string(good), origin, "", 1),
+		"entry -1":      strings.Replace(string(good), "notices 3", "notices -1", 1),
 		"more than all": string(good) + strings.Repeat("x", maxState),
 	} {
 		if bad == string(good) {

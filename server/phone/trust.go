@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 
+	"bluekey/export"
 	"bluekey/export/exportlog"
 	"bluekey/export/tree"
+	"bluekey/keystore/diagnosis"
 )
 
 // feed is a tree that a phone follows, and the policy by which it judges what lies there.
@@ -48,6 +50,9 @@ func (m *matching) openFeed(ctx context.Context, source tree.Source) (*feed, err
 	}
 	if f.index.Origin != opened.Origin {
 		return nil, fmt.Errorf("%s is of %s, the checkpoint of %s", exportlog.IndexPath, f.index.Origin, opened.Origin)
+	}
+	if n := len(f.index.Exports); n > 0 && f.index.Exports[n-1].Entry >= opened.Size {
+		return nil, fmt.Errorf("%s names entry %d, the checkpoint has %d: a cache holds an older one; try again in five minutes", exportlog.IndexPath, f.index.Exports[n-1].Entry, opened.Size)
 	}
 	return f, nil
 }
@@ -95,18 +100,53 @@ func readProof(ctx context.Context, source tree.Source, path string, policy *exp
 	return exportlog.VerifyProof(text, policy)
 }
 
-var errNoProof = errors.New("its " + exportlog.ProofSuffix + " is missing")
+var (
+	errNoProof   = errors.New("its " + exportlog.ProofSuffix + " is missing")
+	errNotWindow = errors.New("its proof is not that of a window")
+)
 
-// vouch says whether something speaks for a file of this size and SHA-256.
-type vouch func(size int64, digest [32]byte) error
+// vouch says what a file of this size and SHA-256 holds, if something speaks for it.
+type vouch func(size int64, digest [32]byte) (claim, error)
+
+// claim is what a manifest says of one file.
+type claim struct {
+	scheme     diagnosis.Scheme
+	start, end int64 // Unix seconds, as the file has them
+	keys       int
+}
+
+// claimOf is what a manifest says of one of its files.
+func claimOf(m exportlog.Manifest, file exportlog.File) claim {
+	c := claim{m.Scheme, m.Start, m.End, file.Keys}
+	part, parts := 0, 0
+	for _, f := range m.Files {
+		if isArchive(f.Path) {
+			if parts++; f == file {
+				part = parts
+			}
+		}
+	}
+	if part > 0 {
+		c.end = export.PartEnd(m.End, part, parts)
+	}
+	return c
+}
+
+// check holds what a file says of itself against the claim.
+func (c claim) check(f *export.File) error {
+	if f.Scheme != c.scheme || f.Start != c.start || f.End != c.end {
+		return fmt.Errorf("it says that it is %v from %d to %d, its manifest %v from %d to %d", f.Scheme, f.Start, f.End, c.scheme, c.start, c.end)
+	}
+	return nil
+}
 
 // byLine is the word of a manifest's line.
-func byLine(line exportlog.File) vouch {
-	return func(size int64, digest [32]byte) error {
+func byLine(m exportlog.Manifest, line exportlog.File) vouch {
+	return func(size int64, digest [32]byte) (claim, error) {
 		if size != line.Size || digest != line.SHA256 {
-			return errors.New("it is not the file of its manifest: size or digest differ")
+			return claim{}, errors.New("it is not the file of its manifest: size or digest differ")
 		}
-		return nil
+		return claimOf(m, line), nil
 	}
 }
 
@@ -128,8 +168,12 @@ func (m *matching) loose(ctx context.Context, source tree.Source, path string, p
 		m.note(join(source, path) + ": made by whoever runs the place, and named by no log: only its window is checked against the policy")
 		return nil, nil
 	}
-	return func(size int64, digest [32]byte) error {
-		_, err := proved.File(size, digest)
-		return err
+	manifest, ok := proved.Entry.(exportlog.Manifest)
+	if !ok {
+		return nil, errNotWindow
+	}
+	return func(size int64, digest [32]byte) (claim, error) {
+		file, err := proved.File(size, digest)
+		return claimOf(manifest, file), err
 	}, nil
 }

@@ -77,10 +77,17 @@ func TestTreeIsNotBelieved(t *testing.T) {
 			p.write(paths[2]+exportlog.ProofSuffix, p.read(paths[0]+exportlog.ProofSuffix))
 		}, []string{"LAST", "another entry than the log"}},
 		{"another entry number in the index", func(p *place, paths []string, _ *place, _ string) {
+			p.log.Append([]byte("bluekey erasure v1\ntime 9\nscheme gaen\nthrough 8\n"))
+			p.write(exportlog.CheckpointPath, p.checkpoint())
 			p.index.Size = 4
 			p.index.Exports[2].Entry = 3
 			p.writeIndex()
 		}, []string{"LAST", "another entry than the log"}},
+		{"a checkpoint from before the last window", func(p *place, _ []string, _ *place, _ string) {
+			before := p.read(exportlog.CheckpointPath)
+			p.window(p.draw(diagnosis.GAEN, 20), exportlog.KeySet)
+			p.write(exportlog.CheckpointPath, before)
+		}, []string{"names entry 3, the checkpoint has 3", "five minutes"}},
 		{"no checkpoint", func(p *place, _ []string, _ *place, _ string) { p.remove(exportlog.CheckpointPath) },
 			[]string{exportlog.CheckpointPath}},
 		{"a checkpoint of one signature", func(p *place, _ []string, _ *place, _ string) {

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -22,7 +23,8 @@ import (
 
 type replyVector struct {
 	Name      string `json:"name"`
-	Operation int    `json:"operation"` // of the request
+	Operation int    `json:"operation"`      // of the request
+	Sent      int    `json:"sent,omitempty"` // records in it
 	Plain     hexes  `json:"reply_plain"`
 	Status    *int   `json:"status,omitempty"`
 	Reason    int    `json:"reason,omitempty"`
@@ -92,9 +94,26 @@ func replyVectors(t *testing.T) *repliesFile {
 	refuse("a record for a reason that names none", permit.OpUpload, f.Good[7].Plain, map[int]byte{4: 1})
 	refuse("filling that is not zero", permit.OpUpload, stored, map[int]byte{511: 1})
 	refuse("a time beyond 2^63 - 1", permit.OpUpload, stored, map[int]byte{8: 0x80})
+	refuse("public at 0", permit.OpUpload, stored, map[int]byte{12: 0, 13: 0, 14: 0, 15: 0})
+	f.Refused = append(f.Refused, beyondSent(t, diagnosis.Bluezone, 16, 17), beyondSent(t, diagnosis.GAEN, 3, 4))
 	refuse("one byte short", permit.OpUpload, stored[:511], nil)
 	refuse("a permit of a report type that staff do not issue", permit.OpRedeem, stored, map[int]byte{1: 1, 5: 5})
 	return f
+}
+
+// beyondSent is a reply that names a record of which its request has none.
+func beyondSent(t *testing.T, scheme diagnosis.Scheme, sent, record int) replyVector {
+	t.Helper()
+	request := make([]byte, permit.RequestLen)
+	request[1], request[3], request[4] = byte(permit.OpUpload), byte(scheme), byte(sent)
+	name := fmt.Sprintf("record %d of %d", record, sent)
+	for n, good := range map[int]bool{sent: true, record: false} {
+		b := encoded(t, permit.Refusal{Operation: permit.OpUpload, Reason: permit.ReasonTooOld, Record: n})
+		if _, err := permit.DecodeReplyTo(request, b); (err == nil) != good {
+			t.Errorf("%s: record %d: %v", name, n, err)
+		}
+	}
+	return replyVector{Name: name, Operation: int(permit.OpUpload), Sent: sent, Plain: encoded(t, permit.Refusal{Operation: permit.OpUpload, Reason: permit.ReasonTooOld, Record: record})}
 }
 
 type exchangeVector struct {

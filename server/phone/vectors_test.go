@@ -53,8 +53,9 @@ func TestVectors(t *testing.T) {
 	add("uploads.json", uploads)
 	add("replies.json", replyVectors(t))
 	add("sealed.json", sealedVectors(t, s, bought, uploads))
-	treeFiles, index := treeVectors(t)
+	treeFiles, index, at := treeVectors(t)
 	add("tree.json", index)
+	add("notices.json", noticesVectors(t, at))
 	for path, data := range treeFiles {
 		files["tree/"+path] = data
 	}

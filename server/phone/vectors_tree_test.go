@@ -34,26 +34,28 @@ type treeFile struct {
 	Origin    string           `json:"origin"`
 	Region    string           `json:"region"`
 	Keyring   map[string]any   `json:"keyring"`
+	Notices   map[string]any   `json:"notices"`
 	Keys      []keyVector      `json:"keys"` // of all exports
 	Sightings []sightingVector `json:"sightings"`
 	Proofs    []proofVector    `json:"proofs"`
 }
 
-// treeVectors is a whole public tree, with what a phone finds in it.
-func treeVectors(t *testing.T) (files map[string][]byte, f *treeFile) {
+// treeVectors is a whole public tree, with what a phone finds in it, and its service.
+func treeVectors(t *testing.T) (files map[string][]byte, f *treeFile, s *service) {
 	t.Helper()
 	p := newPlace(t)
 	gaen, seeds := p.draw(diagnosis.GAEN, 6), p.draw(diagnosis.Bluezone, 6)
 	paths := append(p.window(gaen, exportlog.KeySet), p.window(seeds, exportlog.KeySet)...)
-	s := newServiceAt(t, p)
+	s = newServiceAt(t, p)
+	p.post(goodNotices, day*86400+3600)
 	p.index.Size = p.log.Size()
 	p.writeIndex()
 	p.write(exportlog.CheckpointPath, p.checkpoint())
 	files = map[string][]byte{}
-	for _, path := range append(paths, paths[0]+exportlog.ProofSuffix, paths[1]+exportlog.ProofSuffix, exportlog.IndexPath, exportlog.CheckpointPath, exportlog.PolicyPath, exportlog.KeyringPath, exportlog.KeyringPath+exportlog.ProofSuffix) {
+	for _, path := range append(paths, paths[0]+exportlog.ProofSuffix, paths[1]+exportlog.ProofSuffix, exportlog.IndexPath, exportlog.CheckpointPath, exportlog.PolicyPath, exportlog.KeyringPath, exportlog.KeyringPath+exportlog.ProofSuffix, noticesPath, noticesPath+exportlog.ProofSuffix) {
 		files[path] = p.read(path)
 	}
-	f = &treeFile{About: "tree/ is a public tree: two windows and a keyring. What its files say, what a phone that heard these IDs finds, and proofs that hold or do not", Today: day, Origin: origin, Region: region}
+	f = &treeFile{About: "tree/ is a public tree: two windows, a keyring and notices. What its files say, what a phone that heard these IDs finds, and proofs that hold or do not", Today: day, Origin: origin, Region: region}
 	ring := s.keyring()
 	ids := map[uint32]hexes{}
 	for _, k := range ring.Seals {
@@ -70,12 +72,13 @@ func treeVectors(t *testing.T) (files map[string][]byte, f *treeFile) {
 	}
 	digest := sha256.Sum256(files[exportlog.KeyringPath])
 	f.Keyring = map[string]any{"sha256": hexes(digest[:]), "size": len(files[exportlog.KeyringPath]), "permits": permits, "seal_key_ids": ids}
+	f.Notices = map[string]any{"entry": p.log.Size() - 1, "time": day*86400 + 3600}
 	for _, k := range slices.Concat(gaen, seeds) {
 		f.Keys = append(f.Keys, keyVector{Secret: k.Bytes(), Start: uint32(k.Start), Count: k.Count, Risk: k.Risk, Onset: int8(k.Onset)})
 	}
 	f.Sightings = sightingVectors(t, p, gaen[2], seeds[4])
 	f.Proofs = proofVectors(t, p, files, paths)
-	return files, f
+	return files, f, s
 }
 
 func sightingVectors(t *testing.T, p *place, gaen, seed diagnosis.Key) (list []sightingVector) {

@@ -275,8 +275,10 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%v is encoded", r)
 		}
 	}
-	if _, err := (UploadReply{PublishBy: -1}).Encode(); err == nil {
-		t.Error("published before 1970")
+	for _, at := range []int64{-1, 0} {
+		if _, err := (UploadReply{PublishBy: at}).Encode(); err == nil {
+			t.Errorf("published at %d", at)
+		}
 	}
 	if _, err := (RedeemReply{}).Encode(); err == nil {
 		t.Error("a permit of no report type")
@@ -309,6 +311,38 @@ func TestMalformedReplies(t *testing.T) {
 	}
 	if _, err := DecodeReply(0, make([]byte, ReplyLen)); err == nil {
 		t.Error("a reply to nothing is taken")
+	}
+	never := slices.Clone(xs[1].Reply)
+	clear(never[atPublishBy:headerLen])
+	if r, err := DecodeReply(OpUpload, never); err == nil {
+		t.Errorf("keys that are public at no time: %#v", r)
+	}
+}
+
+// TestRecordsThatWereSent: a refusal names one of the records of its request.
+func TestRecordsThatWereSent(t *testing.T) {
+	h := buy(t, testIssuer(t), Info{diagnosis.ConfirmedTest, today})
+	for _, c := range []struct {
+		scheme diagnosis.Scheme
+		sent   int
+	}{{diagnosis.Bluezone, 16}, {diagnosis.Bluezone, 3}, {diagnosis.GAEN, 29}} {
+		request, err := h.Upload(testService(t), someKeys(t, c.scheme, c.sent))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for record, good := range map[int]bool{0: true, c.sent: true, c.sent + 1: false, 30: false} {
+			refusal := Refusal{Operation: OpUpload, Reason: ReasonTooOld, Record: record}
+			reply, err := refusal.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := DecodeReplyTo(request, reply); (err == nil) != good || good && got != refusal {
+				t.Errorf("record %d of %d of %v: %v, %v", record, c.sent, c.scheme, got, err)
+			}
+		}
+	}
+	if _, err := DecodeReplyTo(nil, make([]byte, ReplyLen)); err == nil {
+		t.Error("a reply to no request is taken")
 	}
 }
 

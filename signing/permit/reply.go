@@ -58,15 +58,15 @@ func (r RedeemReply) encode() []byte {
 
 // UploadReply says that the keys are stored.
 type UploadReply struct {
-	PublishBy int64 // Unix seconds by which all of them are public
+	PublishBy int64 // Unix seconds by which all of them are public, above 0
 }
 
 // Encode: see Reply.
 func (r UploadReply) Encode() ([]byte, error) { return encodeReply(r) }
 
 func (r UploadReply) check() error {
-	if r.PublishBy < 0 {
-		return errors.New("published before 1970")
+	if r.PublishBy < 1 {
+		return errors.New("no time of publication")
 	}
 	return nil
 }
@@ -130,7 +130,21 @@ func encodeReply(r Reply) ([]byte, error) {
 	return r.encode(), nil
 }
 
-// DecodeReply reads the reply to a request of operation op. Each value has one spelling.
+// DecodeReplyTo reads the reply to a request, of which a phone has the plaintext: a record
+// that is named must be one that was sent. Each value has one spelling.
+func DecodeReplyTo(request, b []byte) (Reply, error) {
+	if len(request) != RequestLen {
+		return nil, fmt.Errorf("a request of %d bytes, want %d", len(request), RequestLen)
+	}
+	r, err := DecodeReply(Operation(request[atOperation]), b)
+	if refusal, ok := r.(Refusal); ok && refusal.Record > int(request[atCount]) {
+		return nil, fmt.Errorf("reply to %v: names record %d of %d", refusal.Operation, refusal.Record, request[atCount])
+	}
+	return r, err
+}
+
+// DecodeReply is DecodeReplyTo where nothing is known of the request but its operation: it
+// takes any record that an upload can have.
 func DecodeReply(op Operation, b []byte) (Reply, error) {
 	if len(b) != ReplyLen || b[atVersion] != version {
 		return nil, fmt.Errorf("reply: want version %d and %d bytes", version, ReplyLen)

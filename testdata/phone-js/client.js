@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { dayOf, fail, sha256Hex } from './bytes.js';
 import { readKeySet } from './keyset.js';
 import * as log from './log.js';
+import * as notices from './notices.js';
 import * as permit from './permit.js';
 import * as seal from './seal.js';
 import * as wire from './wire.js';
@@ -48,7 +49,7 @@ export class Phone {
 
   async file(path, most) {
     const { status, body } = await call(`${this.tree}/${path}`, { most });
-    return status === 200 ? body : fail(`${path}: status ${status}`, 'STATUS');
+    return status === 200 ? body : fail(`${path}: status ${status}`, status === 404 || status === 410 ? 'MISSING' : 'STATUS');
   }
 
   // readKeyring fetches and verifies the keyring; an older one is compared and replaced.
@@ -58,27 +59,45 @@ export class Phone {
     this.ring = log.openKeyring(this.policy, bytes, proof, dayOf(now()), this.ring);
   }
 
+  // readNotices fetches and verifies the notices; those known stay if it fails. No file is no
+  // failure for a phone that knows none.
+  async readNotices() {
+    if (!this.ring) await this.readKeyring();
+    let bytes;
+    try {
+      bytes = await this.file(notices.path, notices.most);
+    } catch (err) {
+      if (err.code === 'MISSING' && !this.notices) return;
+      throw err;
+    }
+    const proof = await this.file(`${notices.path}.tlog-proof`, 256 << 10);
+    this.notices = notices.openNotices(this.policy, bytes, proof, this.ring.origin, this.notices);
+  }
+
   // exchange seals a plaintext, sends it, and gives the reply. What is lost is sent again.
   async exchange(plain) {
-    const operation = plain[1];
+    const [, operation, , , sent] = plain;
     let reread = false;
     for (let tries = 0; ; ) {
       const { ring, publicKey } = await this.sealKey();
       const sealed = seal.seal(ring.origin, publicKey, plain);
       let reason;
+      let opened;
       try {
         const answer = await call(`${this.service}/bluekey.v1.PhoneService/Exchange`, {
           method: 'POST', type: 'application/proto', body: wire.protoBody(sealed.request), most: 64 << 10,
         });
-        if (answer.status === 200) return wire.readReply(operation, seal.openReply(sealed, wire.readProtoBody(answer.body)));
-        reason = wire.readRefusal(Buffer.from(answer.body).toString());
+        if (answer.status === 200) opened = seal.openReply(sealed, wire.readProtoBody(answer.body));
+        else reason = wire.readRefusal(Buffer.from(answer.body).toString());
         if (answer.status === 404 || answer.status === 501) reason ||= 'the address is wrong';
+        if (answer.status === 415) reason = 'not a Content-Type of the service';
         if (reason === '') fail(`status ${answer.status}`);
       } catch (err) {
         if (tries === lost.length) throw err;
         await sleep(lost[tries++]);
         continue;
       }
+      if (opened) return wire.readReply(operation, opened, operation === wire.UPLOAD ? sent : 0);
       if (reason !== 'unknown_key' || reread) fail(`refused in the clear: ${reason}`);
       reread = true;
       await this.readKeyring();
@@ -134,6 +153,7 @@ export class Phone {
     const index = await this.index();
     const checkpoint = log.openCheckpoint(this.policy, await this.file('checkpoint', 128 << 10));
     if (checkpoint.origin !== index.origin) fail('index and checkpoint of two logs');
+    if (index.exports.some(({ entry }) => entry >= checkpoint.size)) fail('a checkpoint older than the index: again in five minutes');
     const sets = [];
     for (const { entry, manifest, window } of index.exports) {
       const file = window.files.find((f) => f.kind === 'keys');

@@ -9,7 +9,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fail, unhex } from './bytes.js';
 import { Phone } from './client.js';
 import { readPolicy } from './log.js';
-import { lastID, matches, published } from './match.js';
+import { contacts, lastID, matches, published, sorted } from './match.js';
+import { ruleOf, show } from './notices.js';
 import { reasons, schemes } from './wire.js';
 
 const patience = 10; // seconds after publish_by
@@ -37,6 +38,7 @@ async function main([url, policyFile, code, schemeName, keysFile, heardFile]) {
 
   const phone = new Phone({ service: url, policy: readPolicy(readFileSync(policyFile)), scheme });
   await phone.readKeyring();
+  await phone.readNotices();
   done(await phone.redeem(code), 'redeem');
   await phone.coverRedeem();
   await phone.coverUpload();
@@ -62,7 +64,9 @@ async function main([url, policyFile, code, schemeName, keysFile, heardFile]) {
     if (missing.length > 0) await sleep(1000);
   }
   for (const { id, seen } of sightings.filter((s) => found.has(s))) console.log(JSON.stringify({ id, seen }));
-  console.log(JSON.stringify({ matches: found.size, published: true }));
+  const near = sorted(contacts(scheme, phone.keys, sightings, ruleOf(phone.notices)));
+  if (near.length > 0) console.error(show(phone.notices, Date.now() / 1000, ['en']).title);
+  console.log(JSON.stringify({ matches: found.size, published: true, contacts: near }));
 }
 
 main(process.argv.slice(2)).catch((err) => {

@@ -50,6 +50,37 @@ function group(sightings) {
   return m;
 }
 
+const soundsFor = 300; // seconds that a sighting stands for where no other follows
+const revoked = 5;
+
+// contacts gives { day, minutes } for each key and day near which the owner was long enough,
+// by the rule of the notices.
+export function contacts(scheme, keys, sightings, rule) {
+  const { interval, day } = schemes[scheme];
+  const heard = group(sightings);
+  const list = [];
+  for (const key of keys) {
+    if (key.reportType === revoked || (key.days !== null && (key.days < rule.onset_from || key.days > rule.onset_to))) continue;
+    const days = new Map();
+    ids(scheme, key).forEach((id, i) => {
+      const begins = (key.start + i) * interval;
+      const near = (heard.get(hex(id)) ?? []).filter((s) => s.seen >= begins - rule.tolerance && s.seen < begins + interval + rule.tolerance);
+      const d = Math.floor((key.start + i) / day);
+      if (near.length) days.set(d, [...(days.get(d) ?? []), ...near.map((s) => s.seen)]);
+    });
+    for (const [d, seen] of days) {
+      seen.sort((a, b) => a - b);
+      const total = seen.reduce((sum, at, i) => sum + (i ? Math.min(at - seen[i - 1], soundsFor) : 0), soundsFor);
+      const minutes = Math.floor(total / 60);
+      if (minutes >= rule.minutes) list.push({ day: d, minutes });
+    }
+  }
+  return list;
+}
+
+// sorted: by day, the longest first.
+export const sorted = (list) => [...list].sort((a, b) => a.day - b.day || b.minutes - a.minutes);
+
 // lastID names a key wherever its start may have moved: its last interval and ID.
 export function lastID(scheme, key) {
   return `${key.start + key.count - 1} ${hex(ids(scheme, key).at(-1))}`;

@@ -7,7 +7,8 @@ import { ml_kem768_x25519 as xwing } from '@noble/post-quantum/hybrid.js';
 import { be, concat, hex, sha256Hex, unhex, utf8 } from './bytes.js';
 import { readKeySet } from './keyset.js';
 import * as log from './log.js';
-import { ids, matches, rpiKey } from './match.js';
+import { contacts, ids, matches, rpiKey, sorted } from './match.js';
+import * as notices from './notices.js';
 import * as permit from './permit.js';
 import * as seal from './seal.js';
 import * as wire from './wire.js';
@@ -87,7 +88,7 @@ const checksOf = {
       const says = (x) => [x.status, x.reason ?? 0, x.record ?? 0, x.retry_minutes ?? x.retryMinutes ?? 0, x.publish_by ?? x.publishBy ?? 0];
       same(r.name, says(got), says(r));
     }
-    for (const r of v.refused) holds(r.name, false, () => wire.readReply(r.operation, unhex(r.reply_plain)));
+    for (const r of v.refused) holds(r.name, false, () => wire.readReply(r.operation, unhex(r.reply_plain), r.sent));
   },
 
   'phone/sealed.json': (v) => {
@@ -124,12 +125,16 @@ const checksOf = {
       log.openKeyring(policy, ring, tree('keyring.tlog-proof'), today, older);
     });
 
+    const told = notices.openNotices(policy, tree(notices.path), tree(`${notices.path}.tlog-proof`), opened.origin);
+    same('notices', { entry: told.entry, time: told.time }, v.notices);
+
     const keys = [];
     const found = new Set();
     const sightings = v.sightings.map((s) => ({ ...s }));
     const index = log.readIndex(tree('index.json'));
     same('index', [index.origin, index.region], [v.origin, v.region]);
-    same('checkpoint', log.openCheckpoint(policy, tree('checkpoint')).origin, v.origin);
+    const checkpoint = log.openCheckpoint(policy, tree('checkpoint'));
+    same('checkpoint', [checkpoint.origin, checkpoint.size], [v.origin, index.size]);
     for (const { entry, manifest, window } of index.exports) {
       const file = window.files.find((f) => f.kind === 'keys');
       const proof = log.openProof(policy, tree(`${file.path}.tlog-proof`));
@@ -152,6 +157,26 @@ const checksOf = {
         const of = p.file === 'keyring' ? [log.readFileEntry(entry)] : log.readWindow(entry).files;
         if (!of.some((f) => f.size === data.length && f.sha256 === sha256Hex(data))) throw new Error('not the entry of the file');
       });
+    }
+  },
+
+  'phone/notices.json': (v) => {
+    const policy = log.readPolicy(bytes('phone/tree/policy'));
+    for (const { name, text } of v.good) holds(`notices: ${name}`, true, () => notices.readNotices(utf8(text)));
+    for (const { name, text } of v.refused) holds(`notices: ${name}`, false, () => notices.readNotices(utf8(text)));
+    for (const { now, languages, ...want } of v.shown) same(`shown at ${now}`, notices.show({ bytes: utf8(v.good[0].text) }, now, languages), want);
+    for (const r of v.reads) {
+      const known = r.known ? { ...r.known, bytes: utf8(r.known.text) } : undefined;
+      holds(`notices: ${r.name}`, r.taken, () => notices.openNotices(policy, utf8(r.text), utf8(r.proof), r.service, known));
+    }
+    for (const c of v.contacts) {
+      const got = [wire.GAEN, wire.BLUEZONE].flatMap((scheme) => {
+        const keys = v.keys.filter((k) => k.scheme === scheme).map((k) => ({
+          secret: unhex(k.secret), start: k.start, count: k.count, days: k.days_since_onset, reportType: k.report_type,
+        }));
+        return contacts(scheme, keys, c.heard, c.rule);
+      });
+      same(`contacts: ${c.name}`, sorted(got), c.contacts);
     }
   },
 

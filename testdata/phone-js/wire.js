@@ -87,15 +87,16 @@ export const reasons = [
   'key in the future', 'keys overlap', 'short codes are paused', 'busy', 'closed',
 ];
 
-// readReply decodes the reply to an operation. Whatever it gives no meaning to is zero.
-export function readReply(operation, plain) {
+// readReply decodes the reply to an operation; sent is how many records its request had.
+// Whatever it gives no meaning to is zero.
+export function readReply(operation, plain, sent = 30) {
   if (plain.length !== 512) fail('reply of a wrong length');
   const [version, op, status, reason, record, type] = plain;
   if (version !== 1) fail('reply of another version');
   if (op === 0 ? status !== 1 || reason !== 1 || record !== 0 : op !== operation) fail('reply to another operation');
   if (!reasonsFor[operation].includes(reason)) fail('a reason that does not answer the operation');
   if (status !== statusOf[reason]) fail('a status that is not that of its reason');
-  if (record > 30 || (record && (operation !== UPLOAD || !namesRecord.includes(reason)))) fail('a record that cannot be named');
+  if (record > sent || (record && (operation !== UPLOAD || !namesRecord.includes(reason)))) fail('a record that cannot be named');
 
   const retryMinutes = plain[6] * 256 + plain[7];
   if ((status === 2) !== retryMinutes > 0) fail('a wait where none belongs, or none where one does');
@@ -114,7 +115,7 @@ export function readReply(operation, plain) {
   }
   if (status === 0 && operation === UPLOAD) {
     const time = uint(plain.subarray(8, 16));
-    if (time >= 1n << 63n) fail('a time beyond 2^63 - 1');
+    if (time < 1n || time >= 1n << 63n) fail('a time that is none');
     reply.publishBy = Number(time);
     end = 16;
   }
