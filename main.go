@@ -351,6 +351,9 @@ func (a *appliance) openConsole(log *slog.Logger) (home, adoption http.Handler, 
 	return a.console.Home(), a.console.AdoptionJSON(), nil
 }
 
+// heldFloor is how many waiting keys staff are shown: fewer could be one case, or two.
+const heldFloor = 50
+
 // consoleStatus is how the machine stands, for the status page.
 func (a *appliance) consoleStatus() console.Status {
 	p := a.publisher.Status()
@@ -360,6 +363,10 @@ func (a *appliance) consoleStatus() console.Status {
 	}
 	if p.Err != nil {
 		s.Problem = p.Err.Error()
+	}
+	s.HeldFloor, s.Held = heldFloor, map[string]int{}
+	for _, scheme := range diagnosis.Schemes {
+		s.Held[scheme.String()] = p.Held[scheme]
 	}
 	for name := range p.Witnessed {
 		s.Witnesses = append(s.Witnesses, name)

@@ -104,7 +104,8 @@ type Goal struct {
 }
 
 // FieldError says which field of an entry is wrong. Problem is one of a closed list that
-// the console has words for: required, long, unknown, number, range, date, future, same.
+// the console has words for: required, long, unknown, number, range, date, future, same,
+// quote, encoding.
 type FieldError struct {
 	Field, Problem string
 	Row            int // in a CSV file, from 1 (the header); 0 elsewhere

@@ -192,8 +192,10 @@ func TestFilesAreWholeOrNot(t *testing.T) {
 		"leading zero":  {"unit,kind,of,value,as_of,source,basis\n31,installs,users,05,2026-11-20,x,", "row 2, column value: number"},
 		"bad day":       {"unit,kind,of,value,as_of,source,basis\n" + good + "\n31,installs,users,5,20/11/2026,x,", "row 3, column as_of: date"},
 		"unknown unit":  {"unit,kind,of,value,as_of,source,basis\n" + good + "\n32,installs,users,5,2026-11-20,x,", "row 3, column unit: unknown"},
-		"quote":         {"unit,kind,of,value,as_of,source,basis\n31,\"installs,users", "not a CSV file that can be read: "},
-		"not UTF-8":     {"unit,kind,of,value,as_of,source,basis\n31,\xff", "not a CSV file that can be read: it is not UTF-8"},
+		"quote":         {"unit,kind,of,value,as_of,source,basis\n31,\"installs,users", "row 2, column kind: quote"},
+		"stray quote":   {"unit,kind,of,value,as_of,source,basis\n" + good + "\n31,installs,users,5,2026-11-20,a\"b,", "row 3, column source: quote"},
+		"not UTF-8":     {"unit,kind,of,value,as_of,source,basis\n" + good + "\n31,installs,users,5,2026-11-20,C\xf4ng,", "row 3, column source: encoding"},
+		"twice":         {"unit,kind,of,value,as_of,source,basis\n" + good + "\n" + good, "row 3, column unit: same"},
 		"extra heading": {"unit,kind,of,value,as_of,source,basis,rate\n", "row 1, column 8: unknown"},
 	} {
 		figures, err := ReadFigures(strings.NewReader(f.text))

@@ -58,6 +58,34 @@ func TestTeams(t *testing.T) {
 	}
 }
 
+// TestNoticesFitPhones: what is published stays within what phones read, in bytes; withdrawing
+// makes room.
+func TestNoticesFitPhones(t *testing.T) {
+	c := newClerk(t)
+	a := c.admin()
+	long := Notice{Kind: Announcement, Title: Wording{"Tin", "News"}, Text: Wording{strings.Repeat("ộ", MaxNotice), strings.Repeat("<", MaxNotice)}, Until: "2026-12-24"}
+	var last Notice
+	for i := 0; ; i++ {
+		n, err := c.Propose(a, long)
+		if errors.Is(err, ErrNoticesFull) && i > 5 {
+			break
+		}
+		if err != nil || i > 100 {
+			t.Fatalf("announcement %d: %v", i, err)
+		}
+		last = n
+	}
+	if file, err := c.NoticeFile(); err != nil || len(file) > 256<<10 || len(file) < 200<<10 {
+		t.Errorf("the file has %d bytes, %v", len(file), err)
+	}
+	if err := c.Withdraw(a, last.Number); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Propose(a, long); err != nil {
+		t.Errorf("no room after withdrawing: %v", err)
+	}
+}
+
 func TestNotices(t *testing.T) {
 	c := newClerk(t)
 	a, b := c.admin(), c.join(District, "lan")

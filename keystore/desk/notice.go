@@ -64,12 +64,17 @@ type Notice struct {
 var (
 	// ErrTwoPersons means that who proposed a warning may not approve it.
 	ErrTwoPersons = errors.New("a second person has to approve it")
+	// ErrNoticesFull means that phones would not read the file with this notice in it.
+	ErrNoticesFull = errors.New("the notices are more than phones read: withdraw some first")
 	// ErrNoNotice means that the notice is not there or no longer waits.
 	ErrNoNotice = errors.New("no such notice, or it is settled already")
 )
 
 // MaxNotice bounds a text, in characters.
 const MaxNotice = 2000
+
+// maxNoticeFile is how many bytes phones read (server/PHONES.md, section 11).
+const maxNoticeFile = 256 << 10
 
 // CleanLines is CleanText for a text of several lines.
 func CleanLines(s string, limit int) (string, bool) {
@@ -158,11 +163,29 @@ func (o *Office) Propose(by Account, n Notice) (Notice, error) {
 		if n.Kind == Announcement {
 			n.Approved, n.Published = by.ID, n.At
 		}
+		if err := o.hasRoomFor(n); err != nil {
+			return err
+		}
 		if err := put(b, noticePaper, numbered(n.Number), n); err != nil {
 			return err
 		}
 		return o.note(b, by.ID, "notice", fmt.Sprintf("%d %s", n.Number, n.Kind))
 	}, func() { o.last.notice++ })
+}
+
+// hasRoomFor is ErrNoticesFull if phones would not read the file once a notice is in it.
+func (o *Office) hasRoomFor(n Notice) error {
+	notices, err := o.Notices()
+	if err != nil {
+		return err
+	}
+	n.Published = o.Now()
+	// A warning comes in the place of the last one: noticeFile takes the last that it sees.
+	file, err := o.noticeFile(append(notices, n))
+	if err == nil && len(file) > maxNoticeFile {
+		err = ErrNoticesFull
+	}
+	return err
 }
 
 // Approve publishes a warning that somebody else proposed, in the place of the last one.
@@ -177,6 +200,9 @@ func (o *Office) Approve(by Account, number uint64) error {
 		}
 		if n.By == by.ID {
 			return ErrTwoPersons
+		}
+		if err := o.hasRoomFor(n); err != nil {
+			return err
 		}
 		old, err := o.Notices()
 		if err != nil {
@@ -244,6 +270,10 @@ func (o *Office) NoticeFile() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return o.noticeFile(notices)
+}
+
+func (o *Office) noticeFile(notices []Notice) ([]byte, error) {
 	type announcement struct {
 		Title Wording `json:"title"`
 		Text  Wording `json:"text"`

@@ -35,13 +35,20 @@ func ReadUnits(r io.Reader) (units []Unit, err error) {
 }
 
 // ReadFigures reads figures from CSV. A value is digits only: points and commas mean
-// different things to different people.
+// different things to different people. Two rows that would be the same figure are refused.
 func ReadFigures(r io.Reader) (figures []Figure, err error) {
+	type slot struct{ unit, kind, of, day string }
+	seen := map[slot]bool{}
 	return figures, rows(r, FigureHeader, func(row int, c []string) error {
 		v, err := ParseCount(c[3])
 		if err != nil {
 			return &FieldError{Field: "value", Problem: "number", Row: row}
 		}
+		s := slot{c[0], c[1], c[2], c[4]}
+		if seen[s] {
+			return &FieldError{Field: "unit", Problem: "same", Row: row}
+		}
+		seen[s] = true
 		figures = append(figures, Figure{Unit: c[0], Kind: c[1], Of: c[2], Value: v, AsOf: c[4], Source: c[5], Basis: c[6]})
 		return nil
 	})
@@ -56,9 +63,6 @@ func ParseCount(s string) (int64, error) {
 	return int64(v), nil
 }
 
-// ErrFile means that a file is not CSV in UTF-8, or is too large; its text says where.
-var ErrFile = errors.New("not a CSV file that can be read")
-
 func rows(r io.Reader, header []string, row func(int, []string) error) error {
 	data, err := io.ReadAll(io.LimitReader(r, MaxFile+1))
 	if err != nil {
@@ -68,13 +72,21 @@ func rows(r io.Reader, header []string, row func(int, []string) error) error {
 		return &FieldError{Field: "file", Problem: "long"}
 	}
 	text := strings.TrimPrefix(string(data), "\ufeff") // spreadsheets write it
-	if !utf8.ValidString(text) {
-		return fmt.Errorf("%w: it is not UTF-8", ErrFile)
-	}
 	in := csv.NewReader(strings.NewReader(text))
 	in.FieldsPerRecord = -1
 	if first, _, _ := strings.Cut(text, "\n"); !strings.Contains(first, ",") && strings.Contains(first, ";") {
 		in.Comma = ';' // spreadsheets in Vietnamese write that
+	}
+	// column names that of the cell which begins last in a part of a line.
+	column := func(part string) string {
+		return header[min(strings.Count(part, string(in.Comma)), len(header)-1)]
+	}
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		if !utf8.ValidString(line) {
+			sound := strings.ToValidUTF8(line, "\ufffd")
+			return &FieldError{Field: column(sound[:strings.Index(sound, "\ufffd")]), Problem: "encoding", Row: i + 1}
+		}
 	}
 	for n := 1; ; n++ {
 		record, err := in.Read()
@@ -84,8 +96,13 @@ func rows(r io.Reader, header []string, row func(int, []string) error) error {
 			}
 			return nil
 		}
+		var broken *csv.ParseError
+		if errors.As(err, &broken) {
+			line := lines[broken.StartLine-1]
+			return &FieldError{Field: column(line[:max(0, strings.LastIndex(line, `"`))]), Problem: "quote", Row: n}
+		}
 		if err != nil {
-			return fmt.Errorf("%w: %w", ErrFile, err)
+			return fmt.Errorf("read the file: %w", err)
 		}
 		for i := range record {
 			record[i] = strings.TrimSpace(record[i])

@@ -377,7 +377,7 @@ type unitsData struct {
 
 type unitRow struct {
 	desk.Unit
-	Depth string
+	Depth int
 }
 
 func (c *Console) unitsPage(v *visit) error {
@@ -386,7 +386,7 @@ func (c *Console) unitsPage(v *visit) error {
 	var walk func(string, int)
 	walk = func(code string, depth int) {
 		for _, u := range sorted(l.Below(code, "")) {
-			d.Units = append(d.Units, unitRow{u, strings.Repeat("\u2003", depth)})
+			d.Units = append(d.Units, unitRow{u, depth})
 			walk(u.Code, depth+1)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http/httptest"
 	"os"
@@ -23,12 +24,30 @@ import (
 
 // window is a tab of a real browser at a console that really listens.
 type window struct {
-	*site
-	t   *testing.T
-	ctx context.Context
+	*site // nil: the console is another process
+	t     *testing.T
+	ctx   context.Context
+	at    string       // the console's address
+	heard fmt.Stringer // what the console logs
 }
 
-// openWindow starts Debian's Chromium; without it the test is skipped, except in CI.
+// openTab starts Debian's Chromium; without it the test is skipped, except in CI.
+func openTab(t *testing.T) *window {
+	t.Helper()
+	need(t, "chromium")
+	options := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath("/usr/bin/chromium"), chromedp.NoSandbox, chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
+		chromedp.UserDataDir(t.TempDir()))
+	alloc, closeAlloc := chromedp.NewExecAllocator(context.Background(), options...)
+	ctx, closeTab := chromedp.NewContext(alloc)
+	t.Cleanup(func() {
+		closeTab()
+		closeAlloc()
+	})
+	return &window{t: t, ctx: ctx}
+}
+
+// openWindow starts a console of the test and a browser beside it.
 func openWindow(t *testing.T) *window {
 	t.Helper()
 	need(t, "chromium")
@@ -41,20 +60,14 @@ func openWindow(t *testing.T) *window {
 	served, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(served, l) }()
-	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath("/usr/bin/chromium"), chromedp.NoSandbox, chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
-		chromedp.UserDataDir(t.TempDir()))
-	alloc, closeAlloc := chromedp.NewExecAllocator(context.Background(), options...)
-	ctx, closeTab := chromedp.NewContext(alloc)
 	t.Cleanup(func() {
-		closeTab()
-		closeAlloc()
 		stop()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
-	w := &window{s, t, ctx}
+	w := openTab(t)
+	w.site, w.at, w.heard = s, s.URL, s.log
 	w.size(360, 740)
 	return w
 }
@@ -67,7 +80,7 @@ func (w *window) do(what string, a chromedp.Action[chromedp.Void]) {
 		defer cancel()
 		return a(ctx, t)
 	}); err != nil {
-		w.t.Fatalf("%s: %v\n%s", what, err, w.log)
+		w.t.Fatalf("%s: %v\n%s", what, err, w.heard)
 	}
 }
 
@@ -75,7 +88,7 @@ func (w *window) size(width, height int64) { w.do("resize", chromedp.EmulateView
 func (w *window) open(path string) {
 	w.t.Helper()
 	if !strings.HasPrefix(path, "http") {
-		path = w.URL + path
+		path = w.at + path
 	}
 	w.do("open "+path, chromedp.Navigate(path))
 }
@@ -100,7 +113,7 @@ func (w *window) await(what, condition string) {
 			return
 		}
 	}
-	w.t.Fatalf("%s does not come: %s\n%s", what, w.text(), w.log)
+	w.t.Fatalf("%s does not come: %s\n%s", what, w.text(), w.heard)
 }
 
 func eval[T any](w *window, script string) T {
@@ -175,7 +188,7 @@ func TestBrowser(t *testing.T) {
 	w.press("header form[action='/signout'] button")
 	w.wants("Đăng nhập")
 	w.press("#passkey-signin")
-	w.wants("Chào Nguyễn Thị Hoa")
+	w.wants("Xin chào, Nguyễn Thị Hoa")
 
 	// An invitation, taken up by an officer, who signs in with the password.
 	w.open("/accounts")
@@ -187,7 +200,7 @@ func TestBrowser(t *testing.T) {
 	w.fill("#name", "lan")
 	w.fill("#password", goodPassword)
 	w.press("form[action='/signin'] button")
-	w.wants("Chào Trần Thị Lan")
+	w.wants("Xin chào, Trần Thị Lan")
 
 	// A code, on screen and on paper.
 	w.open("/codes")
@@ -205,7 +218,7 @@ func TestBrowser(t *testing.T) {
 
 	// A wrong role, the other language.
 	w.open("/accounts")
-	w.wants("Tài khoản của bạn không được làm việc này.")
+	w.wants("Tài khoản của bạn không có quyền làm việc này.")
 	w.open("/codes")
 	w.press("button[name=lang][value=en]")
 	w.wants("Issue an upload code")

@@ -90,6 +90,8 @@ type wish struct {
 	onset  string // YYYY-MM-DD
 	day    uint32 // the same, UTC day since the epoch
 	count  int
+	// instead is a code that ends once there is the new one; empty: none does.
+	instead string
 }
 
 // slip is what is shown of codes just made, and shown once.
@@ -158,15 +160,14 @@ func (c *Console) issue(v *visit) error {
 	return c.hand(v, w)
 }
 
-// issueAgain makes another code like the last one, which ends.
+// issueAgain makes another code like the last one, which ends. If there can be no other
+// one, the last one lives on.
 func (c *Console) issueAgain(v *visit) error {
 	w, err := v.wish()
 	if err != nil {
 		return err
 	}
-	if _, err := c.end(v, v.r.PostFormValue("code")); err != nil {
-		return err
-	}
+	w.instead = v.r.PostFormValue("code")
 	return c.hand(v, w)
 }
 
@@ -191,6 +192,11 @@ func (c *Console) hand(v *visit, w wish) error {
 	made, err := c.codesFor(v, w)
 	if err != nil {
 		return err
+	}
+	if w.instead != "" {
+		if _, err := c.end(v, w.instead); err != nil {
+			return err
+		}
 	}
 	life := w.kind.life()
 	s := slip{Kind: w.kind, Report: w.report, Onset: w.onset, Until: c.Office.Now().Add(life), Once: desk.NewOnce(), Host: c.Origin}

@@ -268,7 +268,7 @@ func (c *Console) route() http.Handler {
 		}
 		// Another name for this address is somebody's trick to reach it from their page.
 		if !strings.EqualFold(r.Host, c.host) {
-			http.Error(w, "this console is at "+c.URL, http.StatusMisdirectedRequest)
+			http.Error(w, "Trang làm việc ở địa chỉ / The console is at: "+c.URL, http.StatusMisdirectedRequest)
 			return
 		}
 		inner.ServeHTTP(w, r)
@@ -344,6 +344,12 @@ var (
 	errSignIn = errors.New("not signed in")
 )
 
+// errorData is what went wrong. Typed: with a form, which the browser still has.
+type errorData struct {
+	Text  string
+	Typed bool
+}
+
 // apologise answers with an error.
 func (c *Console) apologise(rt route, v *visit, err error) {
 	if errors.Is(err, errSignIn) {
@@ -357,7 +363,7 @@ func (c *Console) apologise(rt route, v *visit, err error) {
 	if s.status == http.StatusInternalServerError {
 		c.Logger.Error("a page of the console failed", "route", rt.pattern, "err", err)
 	}
-	if err := v.show(s.status, "error", "error.title", v.T(s.key, s.args...)); err != nil {
+	if err := v.show(s.status, "error", "error.title", errorData{v.T(s.key, s.args...), v.r.Method != http.MethodGet}); err != nil {
 		c.Logger.Error("a page of the console failed", "route", rt.pattern, "err", err)
 	}
 }

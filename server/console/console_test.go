@@ -16,6 +16,7 @@ import (
 
 	"bluekey/keystore"
 	"bluekey/keystore/desk"
+	"bluekey/keystore/diagnosis"
 )
 
 const goodPassword = "bốn con gà mái ghẹ"
@@ -66,7 +67,7 @@ func newSite(t testing.TB, change ...func(*Config)) *site {
 		PolicyDigest: func() string { return strings.Repeat("0a", 32) },
 		Status: func() Status {
 			now := s.clock()
-			return Status{LastExport: now.Add(-3 * time.Hour), Delay: 5 * time.Hour, NextExport: now.Add(time.Hour), Held: 7, HeldFloor: 150,
+			return Status{LastExport: now.Add(-3 * time.Hour), Delay: 5 * time.Hour, NextExport: now.Add(time.Hour), Held: map[string]int{"gaen": 7, "bluezone": 1500}, HeldFloor: 150,
 				LogSize: 1234, Checkpoint: now.Add(-3 * time.Hour), DiskUsed: 123456789, DiskFree: 40e9, WindowEnd: now.Add(-3 * time.Hour), Version: "v1"}
 		},
 		API: func(officer string) http.Handler {
@@ -253,7 +254,7 @@ func TestRolesAndRoutes(t *testing.T) {
 			} else {
 				code, page = b.post(path)
 			}
-			refused := code == http.StatusForbidden && strings.Contains(page, "Tài khoản của bạn không được làm việc này.")
+			refused := code == http.StatusForbidden && strings.Contains(page, "Tài khoản của bạn không có quyền làm việc này.")
 			if name == "" && rt.roles != nil {
 				refused = code == http.StatusUnauthorized || code == http.StatusSeeOther
 			}
@@ -320,8 +321,8 @@ func TestTextsAreComplete(t *testing.T) {
 	}{
 		{"role.%s", strs(desk.Roles[:])}, {"role.%s.hint", strs(desk.Roles[:])}, {"place.%s", desk.Places[:]}, {"tally.%s", desk.TallyFields[:]},
 		{"kind.%s", desk.Kinds[:]}, {"of.%s", []string{desk.OfUsers, desk.OfSubscribers, desk.OfSmartphones, desk.OfPeople}},
-		{"level.%s", []string{"province", "district", "commune"}}, {"poster.%s", posterNames}, {"help.%s", chapters},
-		{"problem.%s", []string{"required", "long", "unknown", "number", "range", "date", "future", "same"}},
+		{"level.%s", []string{"province", "district", "commune"}}, {"scheme.%s", []string{diagnosis.GAEN.String(), diagnosis.Bluezone.String()}}, {"poster.%s", posterNames}, {"help.%s", chapters},
+		{"problem.%s", []string{"required", "long", "unknown", "number", "range", "date", "future", "same", "quote", "encoding"}},
 		{"report.%s", []string{"confirmed-test", "clinical", "self-report"}}, {"notice.kind.%s", []string{"warning", "announcement"}},
 		{"act.%s", []string{"issue", "revoke", "invite", "reset", "join", "password", "end", "recovery codes", "recover", "passkey added", "passkey removed", "figures", "quote", "goal", "units", "team", "end team", "notice", "approve", "withdraw", "text", "api key", "end api key", "role", "backup"}},
 	} {

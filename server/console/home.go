@@ -21,15 +21,15 @@ type Export struct {
 }
 
 type homeData struct {
-	Origin, Region, PublicURL string
-	Exports                   []Export
-	Checkpoint                time.Time
-	Age                       time.Duration
-	LogSize                   uint64
-	PolicyDigest              string
-	Public                    publicData
-	Notices                   []desk.Notice
-	Style                     template.CSS
+	Origin, Place, PublicURL string
+	Exports                  []Export
+	Checkpoint               time.Time
+	Age                      time.Duration
+	LogSize                  uint64
+	PolicyDigest             string
+	Public                   publicData
+	Notices                  []desk.Notice
+	Style                    template.CSS
 }
 
 // homeStyle is the console's stylesheet without its fonts: the public page is one file,
@@ -68,10 +68,19 @@ func (c *Console) Home() http.Handler {
 	})
 }
 
+// place is whose service this is, as people call it: the one unit at the top of the tree.
+// Until there is one it is the region's code.
+func (c *Console) place() string {
+	if top := c.Office.Ledger().Below("", c.Office.Today()); len(top) == 1 {
+		return top[0].Name
+	}
+	return c.Region
+}
+
 func (c *Console) home(l lang) ([]byte, error) {
 	rows, day := c.publicRows()
 	d := homeData{
-		Origin: c.Origin, Region: c.Region, PublicURL: c.PublicURL,
+		Origin: c.Origin, Place: c.place(), PublicURL: c.PublicURL,
 		Public: publicData{rows, day, desk.SmallCell}, Style: template.CSS(homeStyle),
 	}
 	if c.Exports != nil {

@@ -216,23 +216,34 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// TestHeld is shown from the floor on only: fewer would tell that a case has just come in.
+// TestHeld: a count of waiting keys is shown from the floor on only. Fewer would tell that a
+// case has just come in.
 func TestHeld(t *testing.T) {
-	held := 0
+	held, floor := map[string]int{}, 150
 	s := newSite(t, func(c *Config) {
 		c.Status = func() Status {
-			return Status{Held: held, HeldFloor: 150, CertEnds: time.Date(2026, 12, 24, 0, 0, 0, 0, time.UTC)}
+			return Status{Held: held, HeldFloor: floor, CertEnds: time.Date(2026, 12, 24, 0, 0, 0, 0, time.UTC)}
 		}
 	})
 	b := s.admin()
-	for n, want := range map[int]string{0: "dưới 150", 149: "dưới 150", 150: ">150<", 1500: ">1.500<"} {
-		held = n
-		if _, page := b.get("/status"); !strings.Contains(page, want) {
-			t.Errorf("%d held keys: no %q", n, want)
+	for _, row := range []struct {
+		n    int
+		lang string
+		want string
+	}{
+		{0, "vi", "Bluezone: dưới 150<"}, {149, "vi", "Bluezone: dưới 150<"}, {150, "vi", "Bluezone: 150<"}, {1500, "vi", "Bluezone: 1.500<"},
+		{149, "en", "Bluezone: fewer than 150<"}, {1500, "en", "Bluezone: 1,500<"},
+	} {
+		held["gaen"], held["bluezone"] = 7, row.n
+		b.post("/language", "lang", row.lang, "back", "/")
+		_, page := b.get("/status")
+		if !strings.Contains(page, row.want) || strings.Contains(page, ">149<") || strings.Contains(page, "GAEN: 7") {
+			t.Errorf("%d in %s: no %q", row.n, row.lang, row.want)
 		}
-		if _, page := b.get("/status"); !strings.Contains(page, "07:00 ngày 24/12/2026 (còn 30 ngày)") {
-			t.Error("the end of the certificate is not shown")
-		}
+	}
+	floor = 0 // not known
+	if _, page := b.get("/status"); strings.Contains(page, "Bluezone:") {
+		t.Error("keys are shown without a floor")
 	}
 }
 

@@ -11,7 +11,8 @@ import (
 
 type noticesData struct {
 	Waiting, Live, Past []noticeRow
-	Proposal            desk.Notice // what the form is filled with
+	Proposal            desk.Notice // what the form of a warning is filled with
+	Blank               desk.Notice // what that of an announcement is
 	Today               string
 	Writer              bool
 }

@@ -2,15 +2,18 @@ package console
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
 
 	"bluekey/keystore"
+	"bluekey/keystore/desk"
 	"bluekey/server"
 )
 
@@ -97,4 +100,91 @@ func FuzzParseTexts(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestPublic shows what anybody sees: no cookie, no way in, no small cell.
+func TestPublic(t *testing.T) {
+	s := newSite(t)
+	b := s.admin()
+	s.anDuong(b)
+	b.upload("/adoption/units", "code,parent,level,name,closed\nk,31,district,Đảo nhỏ,\n")
+	b.upload("/adoption/import", "unit,kind,of,value,as_of,source,basis\nk,installs,subscribers,4,2026-11-20,x,\nk,smartphones,smartphones,600,2026-11-20,x,\n")
+	for _, l := range []string{"", "?lang=en"} {
+		w := httptest.NewRecorder()
+		s.Home().ServeHTTP(w, httptest.NewRequest("GET", "/"+l, nil))
+		page := w.Body.String()
+		if w.Code != 200 || len(w.Result().Cookies()) > 0 || strings.Contains(page, "%!") || !strings.Contains(page, "Huyện An Dương") || !strings.Contains(page, "exports/1-2-") {
+			t.Error(w.Code, page)
+		}
+		if strings.Contains(page, "<script") || strings.Contains(page, "/signin") {
+			t.Error("the public page leads to the console, or runs something")
+		}
+	}
+	w := httptest.NewRecorder()
+	s.AdoptionJSON().ServeHTTP(w, httptest.NewRequest("GET", "/adoption.json", nil))
+	var file struct {
+		Units []struct {
+			Code, Rate string
+			Installs   *int
+			Hidden     []string
+		}
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &file); err != nil {
+		t.Fatal(err)
+	}
+	hidden := 0
+	for _, u := range file.Units {
+		if u.Code == "k" && (u.Installs != nil || len(u.Hidden) != 1) {
+			t.Errorf("a small cell is shown: %s", w.Body)
+		}
+		hidden += len(u.Hidden)
+	}
+	if hidden != 2 {
+		t.Errorf("%d cells hidden, want the small one and another:\n%s", hidden, w.Body)
+	}
+}
+
+// TestPageDetails: what people notice when it is wrong.
+func TestPageDetails(t *testing.T) {
+	s := newSite(t)
+	b := s.admin()
+	home := func() string {
+		page, err := s.home(vietnamese)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(page)
+	}
+	if !strings.Contains(home(), "– VN-HP</h1>") {
+		t.Error("without units the public page does not name the region")
+	}
+	s.anDuong(b)
+	if !strings.Contains(home(), "– Thành phố Hải Phòng</h1>") {
+		t.Error("the public page does not name the province")
+	}
+	const typed = "Nội dung đã nhập vẫn còn"
+	if _, page := b.get("/nowhere"); strings.Contains(page, typed) {
+		t.Error("a page that is not there speaks of what was typed")
+	}
+	if _, page := b.post("/adoption/unit/312/quote", "percent", "x"); !strings.Contains(page, typed) {
+		t.Error("a refused form does not say that what was typed is still there")
+	}
+	if _, page := b.get("/adoption/unit/312"); !strings.Contains(page, `<a href="/adoption" aria-current="page">`) {
+		t.Error("a page of a section does not mark it in the navigation")
+	}
+	token, err := s.office.ResetLink(desk.Local, s.named("hoa"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, page := s.browser().get("/join/" + token); !strings.Contains(page, "<h1>Đặt mật khẩu mới</h1>") || strings.Contains(page, "Tạo tài khoản") {
+		t.Error("a link for a new password offers to make an account")
+	}
+	b.post("/notices", "kind", "warning", "title_vi", "A", "title_en", "A", "text_vi", "A", "text_en", "A", "to_do_vi", "A", "to_do_en", "A",
+		"hotline", "1900", "minutes", "15", "tolerance", "120", "onset_from", "-2", "onset_to", "10")
+	if _, page := b.get("/notices"); !strings.Contains(page, "Rút lại") || strings.Contains(page, "Không duyệt") {
+		t.Error("whoever proposed a warning is offered to refuse it")
+	}
+	if _, page := b.get("/outreach"); strings.Count(page, "<select") != 2 || strings.Count(page, `formaction="/outreach/`) != len(posterNames) {
+		t.Error("the sheets to print are not offered in one form")
+	}
 }

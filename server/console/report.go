@@ -158,7 +158,8 @@ type publicCell struct {
 }
 
 type publicRow struct {
-	Name, Indent                  string
+	Name                          string
+	Depth                         int
 	Installs, Smartphones, People publicCell
 	Rate                          desk.Percent
 	RateShown                     bool
@@ -175,7 +176,7 @@ func (c *Console) publicRows() (rows []publicRow, day string) {
 			return publicCell{Value: n.Value, Known: n.Known, Of: n.Of}
 		}
 		row := publicRow{
-			Name: r.Unit.Name, Indent: strings.Repeat("\u2003", r.Depth), Mixed: r.RateMixed,
+			Name: r.Unit.Name, Depth: r.Depth, Mixed: r.RateMixed,
 			Installs: cell(r.Installs, r.Hidden[0]), Smartphones: cell(r.Smartphones, r.Hidden[1]), People: cell(r.People, r.Hidden[2]),
 		}
 		if r.RateKnown && !r.RateHidden() {

@@ -95,7 +95,11 @@ func (c *Console) joinPage(v *visit) error {
 		return err
 	}
 	u, _ := c.Office.Unit(l.Unit)
-	return v.show(http.StatusOK, "join", "join.title", joinData{Token: token, Link: l, Unit: u.Name, Min: desk.MinPassword})
+	title := "join.title"
+	if l.For != "" {
+		title = "join.reset.title"
+	}
+	return v.show(http.StatusOK, "join", title, joinData{Token: token, Link: l, Unit: u.Name, Min: desk.MinPassword})
 }
 
 type recoveryData struct {

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -15,8 +16,11 @@ type Status struct {
 	NextExport time.Time     // when the next window ends
 	Problem    string        // what keeps it from publishing; empty: nothing
 	WindowEnd  time.Time     // end of the newest closed window: a clock before it was set back
-	Held       int           // keys that wait for a crowd; shown only from HeldFloor on
-	HeldFloor  int           // 0: Held is not known
+	// Held is how many keys of each scheme wait to be published, as counted when its last
+	// window was sealed. One below HeldFloor is never shown: it would tell that a case has
+	// just come in. 0 for HeldFloor: Held is not known.
+	Held       map[string]int
+	HeldFloor  int
 	LogSize    uint64
 	Checkpoint time.Time // when the newest one was signed
 	Witnesses  []string  // who has cosigned it
@@ -41,7 +45,7 @@ type statusData struct {
 	Known        bool
 	Cares        []string // keys of what wants looking after
 	Now          time.Time
-	HeldShown    bool
+	Keys         []heldKeys
 	Backup       time.Time
 	Certificates []certificate
 	Codes        desk.Status
@@ -58,11 +62,31 @@ func (c *Console) statusPage(v *visit) error {
 	}
 	if c.Status != nil {
 		d.Status, d.Known = c.Status(), true
-		d.HeldShown = d.Held >= max(d.HeldFloor, 1)
+		d.Keys = d.Status.held()
 		d.ClockKept, d.ClockKnown = clockKept()
 		d.Cares = d.cares()
 	}
 	return v.show(http.StatusOK, "status", "status.title", d)
+}
+
+// heldKeys is what is shown of the keys of one scheme that wait.
+type heldKeys struct {
+	Scheme string
+	Count  int // 0: fewer than the floor
+}
+
+func (s Status) held() (list []heldKeys) {
+	if s.HeldFloor <= 0 {
+		return nil
+	}
+	for _, scheme := range slices.Sorted(maps.Keys(s.Held)) {
+		k := heldKeys{Scheme: scheme, Count: s.Held[scheme]}
+		if k.Count < s.HeldFloor {
+			k.Count = 0
+		}
+		list = append(list, k)
+	}
+	return list
 }
 
 // cares are the keys of what wants looking after.

@@ -93,6 +93,9 @@ func (v view) May(roles ...string) bool {
 	return false
 }
 
+// At reports whether the page is one of a section, whose first page is at path.
+func (v view) At(path string) bool { return v.Path == path || strings.HasPrefix(v.Path, path+"/") }
+
 // Asset is the address of a file of ours; its digest lets browsers keep it.
 func (v view) Asset(name string) string { return "/assets/" + name + "?v=" + assets[name].version }
 
@@ -202,9 +205,9 @@ func (v *visit) words(err error) *sorry {
 		{desk.ErrNoUnit, http.StatusNotFound, "error.unit"},
 		{desk.ErrNotYours, http.StatusForbidden, "error.notyours"},
 		{desk.ErrMeanwhile, http.StatusConflict, "error.meanwhile"},
-		{desk.ErrFile, http.StatusUnprocessableEntity, "error.file"},
 		{desk.ErrTally, http.StatusUnprocessableEntity, "error.tally"},
 		{desk.ErrTwoPersons, http.StatusForbidden, "error.twopersons"},
+		{desk.ErrNoticesFull, http.StatusConflict, "error.notices"},
 		{desk.ErrNoNotice, http.StatusConflict, "error.notice"},
 	} {
 		if errors.Is(err, known.err) {
