@@ -11,6 +11,7 @@ import (
 	"go/token"
 	"io"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"os"
 	"os/exec"
@@ -27,7 +28,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"bluekey/keystore/desk"
 	"bluekey/keystore/diagnosis"
+	"bluekey/server/config"
 	"bluekey/server/drill"
 	"bluekey/server/phone"
 	"bluekey/signing/permit"
@@ -288,6 +291,86 @@ func TestKillUnderLoad(t *testing.T) {
 		t.Fatalf("only %d keys were acknowledged: the load was no load", len(acked))
 	}
 	t.Logf("%d acknowledged keys, none lost", len(acked))
+}
+
+// TestNoticesReachPhones: what two persons of the staff agreed on is what a phone shows, and
+// a withdrawn announcement leaves it.
+func TestNoticesReachPhones(t *testing.T) {
+	conf := config.Serve{
+		Data: t.TempDir(), Listen: "127.0.0.1:0", Ops: "127.0.0.1:0", Console: "127.0.0.1:0",
+		Metadata: "coarse", KeyID: "452", KeyVer: "v1", CodeCap: 10, Rehearsal: true,
+	}
+	a, err := openAppliance(t.Context(), conf, slog.New(slog.DiscardHandler), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- a.run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	staff := func(name string, token string, err error) desk.Account {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		account, _, err := a.office.Join(token, name, name, "mưa rơi trên mái tôn")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return account
+	}
+	link, err := a.office.SetUpLink()
+	hoa := staff("hoa", link, err)
+	link, err = a.office.Invite(desk.Local, desk.Admin, "")
+	lan := staff("lan", link, err)
+
+	client, err := phone.NewClient(phone.Options{URL: a.publicURL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var known *phone.Notices
+	await := func(what string, there func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); !there(); time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: the phone shows %+v, %+v", what, known.Warning("vi"), known.Announcements(time.Now(), "vi"))
+			}
+			if next, err := client.Notices(ctx, known); err == nil {
+				known = next
+			}
+		}
+	}
+	await("the keyring", func() bool { _, err := client.Keyring(ctx); return err == nil })
+	text := desk.Wording{VI: "Gọi đường dây nóng.", EN: "Call the hotline."}
+	warning, err := a.office.Propose(hoa, desk.Notice{Kind: desk.Warning, Title: text, Text: text, ToDo: text, Hotline: "1900 9095", Matching: desk.Matching{Minutes: 7, Tolerance: 60, OnsetFrom: -2, OnsetTo: 9}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	news, err := a.office.Propose(hoa, desk.Notice{Kind: desk.Announcement, Title: text, Text: text, Until: "2199-12-31"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.noticesChanged()
+	await("an announcement", func() bool { return len(known.Announcements(time.Now(), "en")) == 1 })
+	if known.Warning("vi").Hotline != "" {
+		t.Error("a warning shows that one person wrote")
+	}
+	if err := a.office.Approve(lan, warning.Number); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.office.Withdraw(lan, news.Number); err != nil {
+		t.Fatal(err)
+	}
+	a.noticesChanged()
+	await("the warning", func() bool { return known.Warning("vi").Hotline == "1900 9095" })
+	if w := known.Warning("en"); w.ToDo != text.EN || known.Matching().Minutes != 7 || len(known.Announcements(time.Now(), "vi")) != 0 {
+		t.Errorf("the phone shows %+v, %+v", w, known.Matching())
+	}
 }
 
 // handIn redeems a code and uploads at once.

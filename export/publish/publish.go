@@ -110,13 +110,13 @@ type Publisher struct {
 
 // Status says how publishing goes.
 type Status struct {
-	LastWindow time.Time            // end of the newest window that was published
-	LastDelay  time.Duration        // how long the oldest key of the last export had been due
+	LastWindow time.Time     // end of the newest window that was published
+	LastDelay  time.Duration // how long the oldest key of the last export had been due
 	// Held counts the due keys that wait for a crowd since the last window of their scheme
 	// ended. A scheme is missing if none wait, and before the first window of this run ends.
-	Held    map[diagnosis.Scheme]int
-	LogSize uint64 // entries of the log
-	Witnessed  map[string]time.Time // when each witness last cosigned
+	Held      map[diagnosis.Scheme]int
+	LogSize   uint64               // entries of the log
+	Witnessed map[string]time.Time // when each witness last cosigned
 	// Err is why the last round failed, or else that files of the tree are missing that
 	// nobody can make again; nil if all is well.
 	Err error
