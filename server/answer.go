@@ -4,6 +4,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"sync/atomic"
 	"time"
 )
 
@@ -11,7 +12,8 @@ import (
 const piece = 256 << 10
 
 // answer is a ResponseWriter that remembers its status and gives each piece a deadline of
-// its own, so that a long download may last while a stalled one may not.
+// its own, so that a long download may last while a stalled one may not. It ends the
+// connection of a request that was cut off.
 type answer struct {
 	http.ResponseWriter
 	control  *http.ResponseController
@@ -19,10 +21,33 @@ type answer struct {
 	status   int           // 0 until the header is written
 	cache    string        // Cache-Control of an answer of 200, empty for whatever the handler set
 	shed     bool          // refused by a gate before it was looked at
+	cut      atomic.Bool   // the body of the request did not come to its end
 }
 
 func newAnswer(w http.ResponseWriter, patience time.Duration) *answer {
 	return &answer{ResponseWriter: w, control: http.NewResponseController(w), patience: patience}
+}
+
+// watch gives the request that is answered for a handler to read. It is a copy, because the
+// library looks at the body of its own to see what was left unread.
+func (a *answer) watch(r *http.Request) *http.Request {
+	r = r.WithContext(r.Context())
+	r.Body = &watchedBody{r.Body, &a.cut}
+	return r
+}
+
+// watchedBody notes that a body was cut off.
+type watchedBody struct {
+	io.ReadCloser
+	cut *atomic.Bool
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		b.cut.Store(true)
+	}
+	return n, err
 }
 
 func (a *answer) WriteHeader(status int) {
@@ -36,6 +61,18 @@ func (a *answer) settle(status int) {
 		return
 	}
 	a.status = status
+	if a.cut.Load() {
+		// Over HTTP/2 it would be an idle one now, for as long as those may last.
+		a.Header().Set("Connection", "close")
+	}
+	if h := a.Header(); status >= http.StatusBadRequest && h.Get("Etag") != "" {
+		// A condition failed under the headers of the file itself, and caches would keep that
+		// as long as the file.
+		for _, name := range []string{"Etag", "Content-Encoding", "Content-Length"} {
+			h.Del(name)
+		}
+		h.Set("Cache-Control", "no-store")
+	}
 	if a.cache != "" && status == http.StatusOK {
 		a.Header().Set("Cache-Control", a.cache)
 	}

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -26,13 +25,7 @@ func TestReplyLeavesOnTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const after = 500 * time.Millisecond
 		var sync atomic.Int64 // how long one takes
-		disk := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
-			if op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData {
-				time.Sleep(time.Duration(sync.Load()))
-			}
-			return nil
-		}))
-		p, ring := bareService(t, disk, after)
+		p, ring := bareService(t, slowSyncs(vfs.NewMem(), &sync), after)
 		codes, err := p.store.Desk().Issue(t.Context(), desk.Request{Officer: "test", Report: diagnosis.ConfirmedTest, OnsetDay: today(), Count: 100, Long: true})
 		if err != nil {
 			t.Fatal(err)
@@ -104,12 +97,7 @@ func TestReplyAfterLastByte(t *testing.T) {
 		t.Fatal(err)
 	}
 	request := frame(sealed)
-	c, err := net.Dial("tcp", strings.TrimPrefix(a.url, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	c.Write(request[:1000])
+	c := a.speak(request[:1000])
 	time.Sleep(after / 2)
 	rest := &call{frame: request[1000:], sent: sent, op: permit.OpRedeem}
 	if err := rest.make(c, bufio.NewReader(c)); err != nil {
@@ -147,6 +135,95 @@ func TestPhoneGone(t *testing.T) {
 	if err != nil || d.Count != 3 {
 		t.Errorf("%d keys are stored, want 3: %v", d.Count, err)
 	}
+}
+
+// TestHangUp: a phone that hangs up while its request waits for its turn at the store leaves
+// there what it would have left otherwise, real, cover or refused.
+func TestHangUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const (
+			crowd   = 64 // as many as the store has in hand at once
+			framing = 40 // bytes that a log may add between records
+		)
+		var sync atomic.Int64 // how long one takes
+		disk := vfs.NewMem()
+		p, ring := bareService(t, slowSyncs(disk, &sync), 0)
+		logged := func() (n int64) {
+			t.Helper()
+			list, err := disk.List("data/store")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range list {
+				if strings.HasSuffix(name, ".log") {
+					info, err := disk.Stat("data/store/" + name)
+					if err != nil {
+						t.Fatal(err)
+					}
+					n += info.Size()
+				}
+			}
+			return n
+		}
+		codes, err := p.store.Desk().Issue(t.Context(), desk.Request{Officer: "test", Report: diagnosis.ConfirmedTest, OnsetDay: today(), Count: 100, Long: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := 0
+		// written is how much the store's log grows by a request, if there is one.
+		written := func(kind *requestKind, busy, hangUp bool) int64 {
+			t.Helper()
+			before := logged()
+			if busy {
+				sync.Store(int64(time.Second))
+				for range crowd {
+					go p.store.ScratchCode(t.Context())
+				}
+				synctest.Wait()
+			}
+			if kind != nil {
+				plain, err := kind.plain()
+				if err != nil {
+					t.Fatal(err)
+				}
+				sealed, _, err := sealTo(ring, today(), plain)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithCancel(context.WithValue(t.Context(), visitKey{}, &visit{came: time.Now(), leave: func() {}}))
+				go p.Exchange(ctx, &v1.ExchangeRequest{Sealed: sealed})
+				synctest.Wait()
+				if hangUp {
+					cancel()
+				}
+				defer cancel()
+			}
+			time.Sleep(10 * time.Second)
+			sync.Store(0)
+			return logged() - before
+		}
+		alone := written(nil, true, false)
+		for _, kind := range requestKinds(p, func() string { next++; return codes[next-1] }) {
+			if kind.op == 0 {
+				continue // nothing is stored
+			}
+			want := written(&kind, false, false)
+			got := written(&kind, true, true) - alone
+			if want <= framing || got < want-framing || got > want+framing {
+				t.Errorf("%s: %d bytes after hanging up, %d otherwise", kind.name, got, want)
+			}
+		}
+	})
+}
+
+// slowSyncs is a disk whose syncs take so long.
+func slowSyncs(disk vfs.FS, long *atomic.Int64) vfs.FS {
+	return errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData {
+			time.Sleep(time.Duration(long.Load()))
+		}
+		return nil
+	}))
 }
 
 // requestKind is a kind of request that nobody outside may tell from the others.

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,10 +24,7 @@ import (
 // TestExchange is the whole way of a case in every protocol, each request sent twice.
 func TestExchange(t *testing.T) {
 	a := start(t)
-	unencrypted := new(http.Protocols)
-	unencrypted.SetUnencryptedHTTP2(true)
-	over2 := &http.Client{Transport: &http.Transport{Protocols: unencrypted}}
-	defer over2.CloseIdleConnections()
+	over2 := h2Client(t)
 	codes := a.codes(6)
 	for i, row := range []struct {
 		name   string

@@ -20,7 +20,8 @@ const chunkSize = 64 << 10
 
 // exportService is bluekey.v1.ExportService: the public tree as calls.
 type exportService struct {
-	files *files
+	files   *files
+	sending chan struct{} // one taken for each download
 
 	mu   sync.Mutex
 	doc  *document // the index that list was read from
@@ -75,7 +76,7 @@ func (s *exportService) GetManifest(_ context.Context, req *v1.GetManifestReques
 	return &v1.GetManifestResponse{Export: list.Exports[i]}, nil
 }
 
-func (s *exportService) FetchExport(_ context.Context, req *v1.FetchExportRequest, to *connect.ServerStream[v1.FetchExportResponse]) error {
+func (s *exportService) FetchExport(ctx context.Context, req *v1.FetchExportRequest, to *connect.ServerStream[v1.FetchExportResponse]) error {
 	row, ok := exportlog.Lookup(req.Path)
 	if !ok || row.Class != exportlog.ClassExport {
 		return malformed("path", "not the path of an export; take it from a manifest")
@@ -88,6 +89,13 @@ func (s *exportService) FetchExport(_ context.Context, req *v1.FetchExportReques
 		return fmt.Errorf("reading an export: %w", err)
 	}
 	defer file.Close()
+	select {
+	case s.sending <- struct{}{}:
+		defer func() { <-s.sending }()
+	default:
+		return errBusy
+	}
+	visiting(ctx).leave() // who reads slowly keeps out other downloads at most
 	chunk := make([]byte, chunkSize)
 	for {
 		n, err := io.ReadFull(file, chunk)

@@ -131,11 +131,7 @@ func TestHealthAndReflection(t *testing.T) {
 		}
 	}
 
-	h2 := new(http.Protocols)
-	h2.SetUnencryptedHTTP2(true)
-	client := &http.Client{Transport: &http.Transport{Protocols: h2}}
-	defer client.CloseIdleConnections()
-	stream := grpcreflect.NewClient(client, a.url).NewStream(t.Context())
+	stream := grpcreflect.NewClient(h2Client(t), a.url).NewStream(t.Context())
 	defer stream.Close()
 	names, err := stream.ListServices()
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -325,11 +324,7 @@ func TestTraversal(t *testing.T) {
 		"/%63heckpoint", "/notice/real.txt%00.json", "/notice/abs.txt", "/notice/rel.txt", "/keyring", "/policy",
 		"/tile/0/../../../secret", "/exports/../../secret", "/notice/..;/secret", "/CHECKPOINT", "/notice/.real.txt", "*", "secret", "http://x/../secret",
 	} {
-		c, err := net.Dial("tcp", strings.TrimPrefix(a.url, "http://"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", target)
+		c := a.speak([]byte("GET " + target + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
 		res, err := http.ReadResponse(bufio.NewReader(c), nil)
 		if err != nil {
 			t.Fatalf("%s: %v", target, err)
@@ -380,12 +375,7 @@ func TestSlowReaders(t *testing.T) {
 	a := start(t, func(c *Config) { c.WriteTimeout = 700 * time.Millisecond; c.MaxConns = 1 })
 	data := noise(16 << 20) // more than the buffers of a socket hold
 	a.put(exportName+".zip", data)
-	stalled, err := net.Dial("tcp", strings.TrimPrefix(a.url, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stalled.Close()
-	fmt.Fprintf(stalled, "GET /%s.zip HTTP/1.1\r\nHost: x\r\n\r\n", exportName)
+	stalled := a.speak([]byte("GET /" + exportName + ".zip HTTP/1.1\r\nHost: x\r\n\r\n"))
 
 	// There is one place, so this one is served after the other is cut off.
 	began := time.Now()

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -111,27 +110,44 @@ func compressed(r *http.Request) bool {
 			}
 		}
 	}
-	return strings.Contains(r.URL.RawQuery, "compression=") && r.URL.Query().Get("compression") != "identity"
+	if r.URL.RawQuery == "" {
+		return false
+	}
+	by := r.URL.Query().Get("compression")
+	return by != "" && by != "identity"
 }
 
-// A talk stands before calls that are conversations. Their messages are limited one by
-// one; here they only take a place.
-type talk struct {
+// maxTalks is how many conversations there are at once. Who says nothing in one keeps its
+// place until ReadTimeout.
+const maxTalks = 16
+
+// A room lets a bounded number of requests in at once, whatever they are.
+type room struct {
 	next  http.Handler
 	slots chan struct{}
+	words *connect.ErrorWriter
 }
 
-func (t *talk) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func newRoom(h http.Handler, places int) *room {
+	return &room{next: h, slots: make(chan struct{}, places), words: connect.NewErrorWriter()}
+}
+
+func (m *room) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	select {
-	case t.slots <- struct{}{}:
-		defer func() { <-t.slots }()
+	case m.slots <- struct{}{}:
+		defer func() { <-m.slots }()
 	default:
 		if a, ok := w.(*answer); ok {
 			a.shed = true
+		}
+		w.Header().Set("Cache-Control", "no-store")
+		if m.words.IsSupported(r) {
+			_ = m.words.Write(w, r, errBusy.onWire())
+			return
 		}
 		w.Header().Set("Retry-After", "5")
 		http.Error(w, errBusy.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	t.next.ServeHTTP(w, r)
+	m.next.ServeHTTP(w, r)
 }

@@ -12,8 +12,12 @@ import (
 	"bluekey/server/api/bluekey/v1/bluekeyv1connect"
 )
 
-// public is the handler of the public listener.
-func (s *Server) public() http.Handler { return s.counted(http.HandlerFunc(s.route)) }
+// public is the handler of the public listener. A connection over HTTP/2 brings up to 16
+// requests, each of which may hold some 70 KB until the time for it is up, so their number
+// is bounded beside that of connections.
+func (s *Server) public() http.Handler {
+	return s.counted(newRoom(http.HandlerFunc(s.route), 2*s.cfg.MaxConns))
+}
 
 func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/adoption.json" && s.cfg.Adoption != nil {
@@ -75,7 +79,7 @@ func (s *Server) counted(next http.Handler) http.Handler {
 				panic(http.ErrAbortHandler)
 			}
 		}()
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, w.watch(r))
 	})
 }
 

@@ -106,9 +106,18 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true) // gRPC clients and reflection need it
 	return &http.Server{
-		Handler:           s.guarded(h),
-		Protocols:         protocols,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 16},
+		Handler:   s.guarded(h),
+		Protocols: protocols,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: 16,
+			// A frame has its whole length in memory when its first nine bytes have come, and
+			// what no handler reads is kept until the answer is out. By default that is 1 MB.
+			MaxReadFrameSize:              16 << 10,
+			MaxReceiveBufferPerStream:     16 << 10,
+			MaxReceiveBufferPerConnection: 64 << 10,
+			// The deadlines of answers reset a stream. Who reads nothing at all would not see that.
+			WriteByteTimeout: s.cfg.WriteTimeout,
+		},
 		ReadHeaderTimeout: s.cfg.ReadTimeout / 2,
 		ReadTimeout:       s.cfg.ReadTimeout,
 		WriteTimeout:      s.cfg.WriteTimeout,

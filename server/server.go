@@ -89,10 +89,11 @@ type Config struct {
 	Doors map[string]http.Handler
 
 	// MaxConns bounds the open connections of the public listener; 0 means 4096. Those
-	// beyond it wait in the kernel's queue.
+	// beyond it wait in the kernel's queue. Twice as many requests are being read or answered
+	// at once, of all connections together; those beyond are refused as busy.
 	MaxConns int
-	// MaxInFlight bounds the requests of the phone service being worked on at once, and
-	// as many again of all other calls; those beyond are refused as busy. 0 means 512.
+	// MaxInFlight bounds the requests of the phone service being worked on at once, and as
+	// many again of each other service; those beyond are refused as busy. 0 means 512.
 	MaxInFlight int
 	// ReadTimeout bounds the time from a request's first byte to its last; 0 means 15 s.
 	ReadTimeout time.Duration
@@ -189,26 +190,34 @@ func (s *Server) options() connect.HandlerOption {
 // publicCalls are the services of the public listener, behind their gates.
 func (s *Server) publicCalls() map[string]http.Handler {
 	calls := map[string]http.Handler{}
-	rest := make(chan struct{}, s.cfg.MaxInFlight)
-	add := func(slots chan struct{}) func(string, http.Handler) {
-		return func(prefix string, h http.Handler) {
-			g := newGate(h, slots)
-			g.most = maxPublicBody
-			calls[strings.Trim(prefix, "/")] = g
-		}
+	// Each service has places of its own: a reply that nobody reads keeps one for a while.
+	places := func() chan struct{} { return make(chan struct{}, s.cfg.MaxInFlight) }
+	add := func(prefix string, h http.Handler) {
+		g := newGate(h, places())
+		g.most = maxPublicBody
+		calls[strings.Trim(prefix, "/")] = g
 	}
+	asTheyAre := connect.WithCompression("gzip", nil, nil)
 	// Replies of the phone service stay as they are: a compressed one would show its
 	// content by its length.
-	add(make(chan struct{}, s.cfg.MaxInFlight))(bluekeyv1connect.NewPhoneServiceHandler(&phoneService{
+	add(bluekeyv1connect.NewPhoneServiceHandler(&phoneService{
 		keys: s.cfg.Keys, store: s.cfg.Store, delay: s.cfg.ReplyAfter, now: s.cfg.Now,
-	}, s.options(), connect.WithCompression("gzip", nil, nil)))
-	add(rest)(bluekeyv1connect.NewExportServiceHandler(&exportService{files: s.files}, s.options()))
-	add(rest)(grpchealth.NewHandler(health{s}, connect.WithReadMaxBytes(maxBody)))
+	}, s.options(), asTheyAre))
+	// So do exports, which are compressed in themselves.
+	add(bluekeyv1connect.NewExportServiceHandler(&exportService{files: s.files, sending: places()}, s.options(),
+		connect.WithConditionalHandlerOptions(func(call connect.Spec) []connect.HandlerOption {
+			if call.Procedure == bluekeyv1connect.ExportServiceFetchExportProcedure {
+				return []connect.HandlerOption{asTheyAre}
+			}
+			return nil
+		})))
+	add(grpchealth.NewHandler(health{s}, connect.WithReadMaxBytes(maxBody)))
 
-	// Reflection is a conversation, so it cannot be read to its end first.
+	// Reflection is a conversation, so it cannot be read to its end first. Its messages are
+	// limited one by one.
 	reflector := grpcreflect.NewStaticReflector(bluekeyv1connect.PhoneServiceName, bluekeyv1connect.ExportServiceName, grpchealth.HealthV1ServiceName)
 	prefix, h := grpcreflect.NewHandlerV1(reflector, connect.WithReadMaxBytes(maxBody))
-	calls[strings.Trim(prefix, "/")] = &talk{next: h, slots: rest}
+	calls[strings.Trim(prefix, "/")] = newRoom(h, maxTalks)
 	return calls
 }
 

@@ -366,21 +366,8 @@ func TestOps(t *testing.T) {
 // answered, and what comes later is not taken.
 func TestCleanEnd(t *testing.T) {
 	a := start(t)
-	plain, err := a.held().Upload(names, teks(14))
-	if err != nil {
-		t.Fatal(err)
-	}
-	sealed, _, err := a.seal(plain)
-	if err != nil {
-		t.Fatal(err)
-	}
-	request := frame(sealed)
-	c, err := net.Dial("tcp", strings.TrimPrefix(a.url, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	c.Write(request[:300])
+	request := frame(a.sealedUpload(a.held(), teks(14)))
+	c := a.speak(request[:300])
 	time.Sleep(50 * time.Millisecond) // the request is under way
 	ended := make(chan error, 1)
 	go func() { ended <- a.stop() }()

@@ -4,7 +4,6 @@ package server
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -266,24 +265,10 @@ func halfRequests(body []byte) []halfRequest {
 	}
 	half := string(body[:len(body)/2])
 	length := fmt.Sprintf("Content-Length: %d\r\n\r\n", len(body))
-	h2 := func(typ, flags byte, payload []byte, sent int) string {
-		f := binary.BigEndian.AppendUint32(nil, uint32(len(payload))<<8|uint32(typ))
-		return string(append(append(f, flags, 0, 0, 0, 1), payload[:sent]...))
+	fields := exchangeFields(len(body))
+	halfFrame := func(typ, flags byte, payload []byte) string {
+		return string(append(frameHead(typ, flags, 1, len(payload)), payload[:len(payload)/2]...))
 	}
-	const settings = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-	var fields []byte // HPACK literals without index
-	for _, f := range [][2]string{
-		{":method", "POST"}, {":scheme", "http"}, {":path", bluekeyv1connect.PhoneServiceExchangeProcedure}, {":authority", "x"},
-		{"content-type", "application/proto"}, {"content-length", strconv.Itoa(len(body))},
-	} {
-		for i, s := range f {
-			if i == 0 {
-				fields = append(fields, 0)
-			}
-			fields = append(append(fields, byte(len(s))), s...)
-		}
-	}
-	const headersFrame, dataFrame, endHeaders, endStream = 1, 0, 4, 1
 	return []halfRequest{
 		{"nothing", nil},
 		{"half a request line", []byte("POST /bluek")},
@@ -294,9 +279,9 @@ func halfRequests(body []byte) []halfRequest {
 		{"half a body in chunks", []byte(head("Transfer-Encoding: chunked\r\n\r\n", fmt.Sprintf("%x\r\n", len(half)), half, "\r\n"))},
 		{"half a chunk", []byte(head("Transfer-Encoding: chunked\r\n\r\n", fmt.Sprintf("%x\r\n", len(body)), half))},
 		{"half a body that waits to be asked for", []byte(head("Expect: 100-continue\r\n", length))},
-		{"half an h2 preface", []byte(settings[:12])},
-		{"half a header of h2", []byte(settings + h2(headersFrame, endHeaders, fields, len(fields)/2))},
-		{"half a body of h2", []byte(settings + h2(headersFrame, endHeaders, fields, len(fields)) + h2(dataFrame, endStream, body, len(body)/2))},
+		{"half an h2 preface", []byte(h2Opening[:12])},
+		{"half a header of h2", []byte(h2Opening + halfFrame(headersFrame, endHeaders, fields))},
+		{"half a body of h2", []byte(h2Opening + string(h2Frame(headersFrame, endHeaders, 1, fields)) + halfFrame(dataFrame, endStream, body))},
 	}
 }
 

@@ -152,15 +152,7 @@ func TestBodyLimit(t *testing.T) {
 
 func TestSlowWriters(t *testing.T) {
 	a := start(t, func(c *Config) { c.ReadTimeout = 600 * time.Millisecond; c.IdleTimeout = 600 * time.Millisecond })
-	held := a.held()
-	plain, err := held.Upload(names, teks(14))
-	if err != nil {
-		t.Fatal(err)
-	}
-	sealed, _, err := a.seal(plain)
-	if err != nil {
-		t.Fatal(err)
-	}
+	sealed := a.sealedUpload(a.held(), teks(14))
 	body := exchangeBody(sealed)
 	head := strings.TrimSuffix(string(frame(sealed)), string(body))
 	var wg sync.WaitGroup
@@ -192,10 +184,7 @@ func TestSlowWriters(t *testing.T) {
 		})
 	}
 	wg.Go(func() {
-		h2 := new(http.Protocols)
-		h2.SetUnencryptedHTTP2(true)
-		client := &http.Client{Transport: &http.Transport{Protocols: h2}, Timeout: 5 * time.Second}
-		defer client.CloseIdleConnections()
+		client := h2Client(t)
 		half, rest := io.Pipe()
 		defer rest.Close()
 		go rest.Write(body[:len(body)/2])
@@ -238,14 +227,7 @@ func TestSlowWriters(t *testing.T) {
 func TestConnectionCap(t *testing.T) {
 	a := start(t, func(c *Config) { c.MaxConns = 3 })
 	a.put("checkpoint", []byte("x"))
-	dial := func() net.Conn {
-		c, err := net.Dial("tcp", strings.TrimPrefix(a.url, "http://"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		io.WriteString(c, "GET /checkpoint HTTP/1.1\r\nHost: x\r\n\r\n")
-		return c
-	}
+	dial := func() net.Conn { return a.speak([]byte("GET /checkpoint HTTP/1.1\r\nHost: x\r\n\r\n")) }
 	served := func(c net.Conn, wait time.Duration) bool {
 		c.SetReadDeadline(time.Now().Add(wait))
 		n, _ := c.Read(make([]byte, 1))
@@ -254,14 +236,12 @@ func TestConnectionCap(t *testing.T) {
 	var held []net.Conn
 	for range 3 {
 		c := dial()
-		defer c.Close()
 		if !served(c, 5*time.Second) {
 			t.Fatal("a connection below the cap is not served")
 		}
 		held = append(held, c)
 	}
 	fourth := dial()
-	defer fourth.Close()
 	if served(fourth, 100*time.Millisecond) {
 		t.Fatal("a fourth connection is served")
 	}
@@ -359,12 +339,7 @@ func TestNothingLogged(t *testing.T) {
 	send("application/proto", body, "Connect-Protocol-Version", "canary-agent")
 	a.get("/canary-query?canary-query", header...)
 	a.get("/checkpoint?canary-query", header...)
-	c, err := net.Dial("tcp", strings.TrimPrefix(a.url, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	io.WriteString(c, "canary-agent\r\n\r\n")
-	c.Close()
+	a.speak([]byte("canary-agent\r\n\r\n")).Close()
 	_, metrics := a.do(http.MethodGet, a.ops+"/metrics", nil)
 	if err := a.stop(); err != nil {
 		t.Fatal(err)

@@ -55,6 +55,23 @@ type issuer struct {
 	apps           map[string]bool
 	jwks           *url.URL // nil if its keys are fixed
 	keys           atomic.Pointer[keyring]
+	wanted         chan struct{} // holds one value if a certificate named a key that is not among keys
+}
+
+// key is the key with this id, nil if there is none among those known now.
+func (is *issuer) key(kid string) (*ecdsa.PublicKey, error) {
+	keys := is.keys.Load()
+	if keys == nil {
+		return nil, errNoKeys
+	}
+	key := (*keys)[kid]
+	if key == nil {
+		select {
+		case is.wanted <- struct{}{}:
+		default: // it is wanted already, or nobody fetches any
+		}
+	}
+	return key, nil
 }
 
 // keyring is the keys of an authority by key id.
@@ -101,6 +118,7 @@ func newIssuer(a Authority) (*issuer, error) {
 	}
 	if a.JWKS != "" {
 		var err error
+		is.wanted = make(chan struct{}, 1)
 		is.jwks, err = parseJWKSURL(a.JWKS)
 		return is, err
 	}

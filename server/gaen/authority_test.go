@@ -242,6 +242,57 @@ func TestRun(t *testing.T) {
 	})
 }
 
+// A certificate under a key that is not known has the keys fetched soon, and any number of
+// them no more often than every 30 s.
+func TestUnknownKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSiteWith(t, func(c *Config) {
+			c.Authorities[0].Keys, c.Authorities[0].JWKS = nil, "https://verify.test/jwks"
+		})
+		old, next := s.ha, newAuthority(t, "v2")
+		var published atomic.Pointer[authority]
+		published.Store(old)
+		begin := time.Now()
+		var at []time.Duration
+		s.door.client.Transport = roundTrip(func(*http.Request) (*http.Response, error) {
+			at = append(at, time.Since(begin))
+			w := httptest.NewRecorder()
+			w.WriteString("[" + jwkOf(published.Load(), "") + "]")
+			return w.Result(), nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- s.door.Run(ctx) }()
+		sleepUntil := func(d time.Duration) {
+			time.Sleep(d - time.Since(begin))
+			synctest.Wait()
+		}
+		keys := appKeys(s.now(), 3)
+
+		sleepUntil(100 * time.Second)
+		want(t, s.publish("confirmed", keys, ""), 200, "")
+		published.Store(next)
+		s.ha = next
+		want(t, s.publish("confirmed", keys, ""), 401, codeCertificate)
+		synctest.Wait()
+		want(t, s.publish("confirmed", keys, ""), 200, "")
+
+		s.ha = newAuthority(t, "anybody's")
+		for range 100 {
+			want(t, s.publish("confirmed", keys, ""), 401, codeCertificate)
+			time.Sleep(time.Second)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		want := []time.Duration{0, 100 * time.Second, 130 * time.Second, 160 * time.Second, 190 * time.Second}
+		if fmt.Sprint(at) != fmt.Sprint(want) {
+			t.Errorf("fetched at %v, want %v", at, want)
+		}
+	})
+}
+
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

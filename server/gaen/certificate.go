@@ -63,11 +63,10 @@ func (all issuers) verify(app, token string, now time.Time) (certificate, error)
 	if a == nil {
 		return certificate{}, errors.New("iss: unknown")
 	}
-	keys := a.keys.Load()
-	if keys == nil {
-		return certificate{}, errNoKeys
+	key, err := a.key(header.str("kid"))
+	if err != nil {
+		return certificate{}, err
 	}
-	key := (*keys)[header.str("kid")]
 	if key == nil {
 		return certificate{}, errors.New("kid: unknown")
 	}

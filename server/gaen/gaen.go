@@ -8,7 +8,9 @@
 //
 //   - A report type of "negative" takes back keys that are not published, which then are
 //     forgotten as if they had never come. It needs the revision token; keys that are not
-//     known are dropped and the answer is 200. Confirmed keys cannot be taken back.
+//     known are dropped and the answer is 200. Confirmed keys cannot be taken back, nor
+//     become likely ones first. That holds for the newest token, the one apps send: where
+//     metadata is coarse the store keeps both as one value, and only the token remembers.
 //   - Revision tokens are our own (token.go) and hold until the window that the key lies in
 //     is closed. After that the key stays as it was published: it is left out with
 //     partial_failure, or refused with key_already_published if there is nothing else.
@@ -212,7 +214,12 @@ func (d *Door) take(ctx context.Context, p *publish, cert certificate, old *proo
 			continue
 		}
 		k.Report, k.Onset = cert.report, k.OnsetOn(onset)
-		keys, at = append(keys, keystore.GAENKey{Key: k, Was: old.of[hashKey(&k)].report}), append(at, i)
+		was := old.of[hashKey(&k)].report
+		keys, at = append(keys, keystore.GAENKey{Key: k, Was: was}), append(at, i)
+		if was == diagnosis.ConfirmedTest && cert.report == diagnosis.ConfirmedClinical {
+			// The store may have one value for both, and the next token would forget the test.
+			return d.refusal(&keystore.Refusal{Reason: keystore.Transition, Index: len(at) - 1}, at, dropped, true)
+		}
 	}
 	if len(keys) == 0 {
 		return refuse(http.StatusBadRequest, codeBadRequest, droppedText(dropped))

@@ -16,8 +16,11 @@ import (
 )
 
 const (
-	refreshEvery = 5 * time.Minute  // an authority publishes a key at least so long before use
-	retryEvery   = 30 * time.Second // after a failure
+	refreshEvery = 5 * time.Minute
+	// After a failure, or for a certificate under a key that is not known: an authority that
+	// changes its key without warning loses no more. Anybody can name such a key, so it is
+	// also as often as anybody can make us fetch.
+	retryEvery   = 30 * time.Second
 	fetchTimeout = 10 * time.Second
 	maxJWKS      = 64 << 10 // bytes
 )
@@ -48,13 +51,11 @@ func (d *Door) Run(ctx context.Context) error {
 
 func (d *Door) follow(ctx context.Context, is *issuer) {
 	for failing := false; ; {
-		wait := refreshEvery
 		err := is.refresh(ctx, d.client)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			wait = retryEvery
 			if !failing {
 				d.cfg.Logger.Warn("cannot fetch the keys of a health authority; those known before hold on", "issuer", is.name, "err", err)
 			}
@@ -65,7 +66,16 @@ func (d *Door) follow(ctx context.Context, is *issuer) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(wait):
+		case <-time.After(retryEvery):
+		}
+		if failing {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-is.wanted:
+		case <-time.After(refreshEvery - retryEvery):
 		}
 	}
 }

@@ -99,6 +99,33 @@ func TestNegative(t *testing.T) {
 	}
 }
 
+// TestConfirmedStays: no way of other certificates leads an app to take back what a test has
+// confirmed.
+func TestConfirmedStays(t *testing.T) {
+	s := newSite(t)
+	keys := appKeys(s.now(), 6)
+	likely := s.publish("likely", keys, "")
+	want(t, likely, 200, "")
+	confirmed := s.publish("confirmed", keys, likely.RevisionToken)
+	want(t, confirmed, 200, "")
+	again := s.publish("confirmed", keys, confirmed.RevisionToken)
+	want(t, again, 200, "")
+	late := append(appKeys(s.now().Add(-7*24*time.Hour), 1), keys...)
+	for _, token := range []string{confirmed.RevisionToken, again.RevisionToken} {
+		want(t, s.publish("likely", keys, token), 400, codeTransition)
+		a := s.publish("likely", late, token)
+		want(t, a, 400, codeTransition)
+		if !strings.Contains(a.Error, "key 1 cannot be imported") || strings.Contains(a.Error, "key 0") {
+			t.Error(a)
+		}
+		want(t, s.publish("user-report", keys, token), 400, codeTransition)
+		want(t, s.publish("negative", keys, token), 400, codeTransition)
+	}
+	if got := s.due(); got[diagnosis.ConfirmedTest] != 6 || len(got) != 1 {
+		t.Fatalf("due are %v", got)
+	}
+}
+
 func TestTokens(t *testing.T) {
 	a, err := newTokens([32]byte{1}, "VN-HP")
 	if err != nil {
