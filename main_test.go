@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -51,6 +52,7 @@ func TestMain(m *testing.M) {
 //	exits CODE PROG...          runs a program and checks its exit code
 //	[!] leaks KEYS.json         whether the last standard output holds a key of the file
 //	edit FILE OLD NEW           replaces the first OLD of a file
+//	flip FILES OFFSET           flips a bit of the first of the files that match
 //
 // $PHONE_JS is the JavaScript client, and the condition phone-js whether it can run: its
 // packages are installed (npm ci). In CI it must.
@@ -105,6 +107,19 @@ func TestScripts(t *testing.T) {
 						ts.Fatalf("standard output and the keys of %s", args[0])
 					}
 				}
+			},
+			"flip": func(ts *testscript.TestScript, _ bool, args []string) {
+				files, err := filepath.Glob(ts.MkAbs(args[0]))
+				ts.Check(err)
+				if len(files) == 0 {
+					ts.Fatalf("%s: no such file", args[0])
+				}
+				at, err := strconv.Atoi(args[1])
+				ts.Check(err)
+				b, err := os.ReadFile(files[0])
+				ts.Check(err)
+				b[at] ^= 1
+				ts.Check(os.WriteFile(files[0], b, 0o644))
 			},
 			"edit": func(ts *testscript.TestScript, _ bool, args []string) {
 				text := ts.ReadFile(args[0])
