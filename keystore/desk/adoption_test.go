@@ -137,6 +137,22 @@ func TestFiguresAreOnlyAdded(t *testing.T) {
 	}
 }
 
+// TestPhonesOfUnitsWithoutPeople: smartphones of units whose people nobody counted are no
+// smartphones too many.
+func TestPhonesOfUnitsWithoutPeople(t *testing.T) {
+	c := newClerk(t)
+	a := c.admin()
+	c.units(a, "31,,province,Hải Phòng,", "a,31,commune,A,", "b,31,commune,B,")
+	if err := c.figures(a,
+		"a,smartphones,smartphones,200,2026-11-20,x,", "a,people,people,300,2026-11-20,x,",
+		"b,smartphones,smartphones,1000,2026-11-21,x,"); err != nil {
+		t.Fatal(err)
+	}
+	if s := c.Ledger().At("31", "2026-11-23"); s.MoreThanPeople || s.Smartphones.Value != 1200 || s.People.Value != 300 {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestSumsSayWhatTheyAdd(t *testing.T) {
 	c := newClerk(t)
 	a := c.admin()

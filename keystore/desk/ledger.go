@@ -151,8 +151,9 @@ type Standing struct {
 	RateInstalls, RateSmartphones int64
 	RateKnown                     bool
 	RateMixed                     bool
-	MoreThanPeople                bool // more smartphones than people
-	MoreThanPhones                bool // more installs than smartphones
+	MoreThanPeople                bool  // more smartphones than people, of a sum among units that have both
+	MoreThanPhones                bool  // more installs than smartphones
+	phones, people                int64 // what MoreThanPeople compares
 }
 
 // At is how a unit stood on a day.
@@ -169,7 +170,10 @@ func (l *Ledger) At(code, day string) Standing {
 	}
 	s.RateKnown = s.RateSmartphones > 0
 	s.RateMixed = s.RateMixed || s.Installs.Mixed()
-	s.MoreThanPeople = s.Smartphones.Known && s.People.Known && s.Smartphones.Value > s.People.Value
+	if s.Smartphones.Known && s.People.Known && !s.Smartphones.Sum && !s.People.Sum {
+		s.phones, s.people = s.Smartphones.Value, s.People.Value
+	}
+	s.MoreThanPeople = s.phones > s.people
 	s.MoreThanPhones = s.RateKnown && s.RateInstalls > s.RateSmartphones
 	return s
 }
@@ -205,6 +209,7 @@ func (l *Ledger) addUp(s *Standing, day string) {
 				sums[i].add(c)
 			}
 		}
+		s.phones, s.people = s.phones+b.phones, s.people+b.people
 		if sumRate && b.RateKnown {
 			s.RateInstalls += b.RateInstalls
 			s.RateSmartphones += b.RateSmartphones
