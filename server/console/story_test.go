@@ -121,6 +121,20 @@ func TestGuessing(t *testing.T) {
 	}
 }
 
+// TestSumWithAGap: a sum that lacks a unit says so, and is held against nothing.
+func TestSumWithAGap(t *testing.T) {
+	s := newSite(t)
+	b := s.admin()
+	s.anDuong(b)
+	if code, page := b.upload("/adoption/import", "unit,kind,of,value,as_of,source,basis\n312,people,people,240000,2020-08-26,x,\n"); code != 200 {
+		t.Fatal(code, page)
+	}
+	_, page := b.get("/adoption")
+	if !strings.Contains(page, "240.000<br><span class=\"soft small\">tổng của 1/2 đơn vị") || strings.Contains(page, "số điện thoại thông minh nhiều hơn dân số") {
+		t.Error(page)
+	}
+}
+
 // TestTheArticle enters what the newspaper printed, and reports it.
 func TestTheArticle(t *testing.T) {
 	s := newSite(t)
