@@ -312,6 +312,20 @@ func (a *appliance) connections(most int) (open int, err error) {
 	}
 }
 
+// inside waits until so many requests of a route are being answered.
+func (a *appliance) inside(route string, want int) {
+	a.t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		n, err := a.metric(`bluekey_requests_in_flight{route="` + route + `"}`)
+		if err == nil && n == want {
+			return
+		}
+		if time.Now().After(end) {
+			a.t.Fatalf("%d requests of %s inside, want %d: %v", n, route, want, err)
+		}
+	}
+}
+
 // metric is a whole number of /metrics. Other than do it may be called by any goroutine.
 func (a *appliance) metric(name string) (int, error) {
 	res, err := a.client.Get(a.ops + "/metrics")
