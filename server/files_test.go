@@ -372,7 +372,7 @@ func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 
 // TestSlowReaders: who stops reading is cut off, who reads slowly is not.
 func TestSlowReaders(t *testing.T) {
-	a := start(t, func(c *Config) { c.WriteTimeout = 700 * time.Millisecond; c.MaxConns = 1 })
+	a := start(t, func(c *Config) { c.WriteTimeout = 2 * time.Second; c.MaxConns = 1 })
 	data := noise(16 << 20) // more than the buffers of a socket hold
 	a.put(exportName+".zip", data)
 	stalled := a.speak([]byte("GET /" + exportName + ".zip HTTP/1.1\r\nHost: x\r\n\r\n"))
@@ -390,7 +390,7 @@ func TestSlowReaders(t *testing.T) {
 		if n < 1<<20 || err != nil {
 			break
 		}
-		time.Sleep(120 * time.Millisecond) // longer than WriteTimeout in all
+		time.Sleep(160 * time.Millisecond) // longer than WriteTimeout in all
 	}
 	if !bytes.Equal(got.Bytes(), data) {
 		t.Errorf("%d of %d bytes in %v", got.Len(), len(data), time.Since(began))
