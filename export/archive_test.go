@@ -10,10 +10,10 @@ import (
 	"io"
 	"iter"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -397,14 +397,12 @@ func TestWriteArchiveRefusals(t *testing.T) {
 		"too many":          {someWindow, ok, many},
 		"failing source":    {someWindow, ok, failing},
 	} {
-		before := runtime.NumGoroutine()
-		_, err := WriteArchive(io.Discard, c.h, c.signers, c.keys)
-		if err == nil || name == "failing source" && !errors.Is(err, broken) {
-			t.Errorf("%s: error %v", name, err)
-		}
-		if after := runtime.NumGoroutine(); after > before {
-			t.Errorf("%s: %d goroutines before, %d after", name, before, after)
-		}
+		synctest.Test(t, func(t *testing.T) { // fails if a goroutine is left
+			_, err := WriteArchive(io.Discard, c.h, c.signers, c.keys)
+			if err == nil || name == "failing source" && !errors.Is(err, broken) {
+				t.Errorf("%s: error %v", name, err)
+			}
+		})
 	}
 }
 
@@ -412,18 +410,16 @@ func TestWriteArchiveRefusals(t *testing.T) {
 func TestArchiveWriteFails(t *testing.T) {
 	keys := draw(40_000, exact)
 	whole := len(archive(t, keys))
-	before := runtime.NumGoroutine()
+	ok := []*signing.ExportSigner{signer(t, "v1")}
 	for _, room := range []int{0, 1, 5_000, 300_000, whole - 200, whole - 30, whole - 1} {
-		w := &smallDisk{room}
-		if _, err := WriteArchive(w, someWindow, []*signing.ExportSigner{signer(t, "v1")}, all(keys)); !errors.Is(err, errFull) {
-			t.Errorf("with room for %d bytes: error %v", room, err)
-		}
-		if _, err := WriteKeySet(&smallDisk{min(room, 300_000)}, KeySetHeader{diagnosis.GAEN, 1, 2}, all(keys)); !errors.Is(err, errFull) {
-			t.Errorf("key set with room for %d bytes: error %v", room, err)
-		}
-	}
-	if after := runtime.NumGoroutine(); after > before {
-		t.Errorf("%d goroutines before, %d after", before, after)
+		synctest.Test(t, func(t *testing.T) { // fails if a goroutine is left
+			if _, err := WriteArchive(&smallDisk{room}, someWindow, ok, all(keys)); !errors.Is(err, errFull) {
+				t.Errorf("with room for %d bytes: error %v", room, err)
+			}
+			if _, err := WriteKeySet(&smallDisk{min(room, 300_000)}, KeySetHeader{diagnosis.GAEN, 1, 2}, all(keys)); !errors.Is(err, errFull) {
+				t.Errorf("key set with room for %d bytes: error %v", room, err)
+			}
+		})
 	}
 }
 
