@@ -211,6 +211,7 @@ func TestFilesAreWholeOrNot(t *testing.T) {
 		"quote":         {"unit,kind,of,value,as_of,source,basis\n31,\"installs,users", "row 2, column kind: quote"},
 		"stray quote":   {"unit,kind,of,value,as_of,source,basis\n" + good + "\n31,installs,users,5,2026-11-20,a\"b,", "row 3, column source: quote"},
 		"not UTF-8":     {"unit,kind,of,value,as_of,source,basis\n" + good + "\n31,installs,users,5,2026-11-20,C\xf4ng,", "row 3, column source: encoding"},
+		"blank line":    {"unit,kind,of,value,as_of,source,basis\n\n" + good, "row 2, column unit: required"},
 		"twice":         {"unit,kind,of,value,as_of,source,basis\n" + good + "\n" + good, "row 3, column unit: same"},
 		"extra heading": {"unit,kind,of,value,as_of,source,basis,rate\n", "row 1, column 8: unknown"},
 	} {
@@ -224,6 +225,10 @@ func TestFilesAreWholeOrNot(t *testing.T) {
 	}
 	if n := c.Ledger().Newest("31"); n != 0 {
 		t.Error("a bad file entered something")
+	}
+	broken := "unit,kind,of,value,as_of,source,basis\r\n31,installs,users,5,2026-11-20,\"x\r\n\r\ny\",\r\n32" + good[2:] + "\n\n\n"
+	if figures, err := ReadFigures(strings.NewReader(broken)); err != nil || len(figures) != 2 {
+		t.Error("lines that break within quotes, and blank ones at the end:", figures, err)
 	}
 	if figures, err := ReadFigures(strings.NewReader("\ufeffunit;kind;of;value;as_of;source;basis\r\n31;installs;users;5;2026-11-20;x, y;\r\n")); err != nil || figures[0].Source != "x, y" {
 		t.Error("a file as a spreadsheet writes it", figures, err)

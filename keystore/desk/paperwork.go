@@ -88,6 +88,7 @@ func rows(r io.Reader, header []string, row func(int, []string) error) error {
 			return &FieldError{Field: column(sound[:strings.Index(sound, "\ufffd")]), Problem: "encoding", Row: i + 1}
 		}
 	}
+	next, read := 1, 0 // line after the last row, and bytes up to it
 	for n := 1; ; n++ {
 		record, err := in.Read()
 		if err == io.EOF {
@@ -104,6 +105,13 @@ func rows(r io.Reader, header []string, row func(int, []string) error) error {
 		if err != nil {
 			return fmt.Errorf("read the file: %w", err)
 		}
+		// The reader skips blank lines, which a spreadsheet counts; at the end they are nothing.
+		line, _ := in.FieldPos(0)
+		if line > next {
+			return &FieldError{Field: header[0], Problem: "required", Row: n}
+		}
+		end := int(in.InputOffset())
+		next, read = next+strings.Count(text[read:end], "\n"), end
 		for i := range record {
 			record[i] = strings.TrimSpace(record[i])
 		}
