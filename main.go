@@ -1197,6 +1197,12 @@ func (c *mirrorCmd) Run(ctx context.Context) error {
 			return err
 		}
 		place.Disk, place.Root = bucket.Disk(ctx), "."
+	} else {
+		lock, err := place.Lock()
+		if err != nil {
+			return err
+		}
+		defer lock.Close()
 	}
 	o := mirror.AuditOptions{Policy: policy, Progress: progressBar()}
 	for {
@@ -1254,7 +1260,13 @@ func (c *prebuildCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	built, err := mirror.Prebuild(ctx, sources, mirror.Place{Disk: tree.Disk{}, Root: c.To}, o)
+	place := mirror.Place{Disk: tree.Disk{}, Root: c.To}
+	lock, err := place.Lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	built, err := mirror.Prebuild(ctx, sources, place, o)
 	ok := true
 	for _, b := range built {
 		fmt.Println(b)
@@ -1277,7 +1289,8 @@ func (c *witnessCmd) Run(ctx context.Context) error {
 	if err := keystore.MakeDir(c.Data); err != nil {
 		return err
 	}
-	lock, err := witness.Lock(c.Data)
+	// Two witnesses on the same records could cosign two histories.
+	lock, err := tree.Lock(filepath.Join(c.Data, "lock"))
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"net/http"
 	"os"
 	"os/exec"
 	"path"
@@ -175,6 +176,7 @@ func (a *runningAppliance) start(ts *testscript.TestScript, flags []string) {
 		name, value, _ := strings.Cut(lines.Text(), " ")
 		if name == "export" { // the last line before it serves
 			go func() { io.Copy(io.Discard, out); close(a.drain) }()
+			ts.Check(ready(ts.Getenv("OPS")))
 			return
 		}
 		ts.Setenv(strings.ToUpper(name), value)
@@ -182,6 +184,24 @@ func (a *runningAppliance) start(ts *testscript.TestScript, flags []string) {
 	close(a.drain)
 	err = a.end(syscall.SIGKILL)
 	ts.Fatalf("serve did not start: %v\n%s", err, &a.stderr)
+}
+
+// ready waits until an appliance does all it is for: phones need a keyring that is published.
+func ready(ops string) error {
+	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		res, err := http.Get(ops + "/readyz")
+		if err != nil {
+			return err // it listens already
+		}
+		text, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err == nil && res.StatusCode == http.StatusOK {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s %v", text, err)
+		}
+	}
 }
 
 func (a *runningAppliance) end(sig os.Signal) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -19,6 +20,20 @@ type Place struct {
 	Disk tree.FS
 	Root string // folder; the copy is a whole public tree
 	Temp string // folder of the operating system for what is fetched; "" is the system's
+}
+
+// Lock makes a folder of this system and keeps it for this process, until the result is
+// closed: of two that work there at once, one could put an older checkpoint over the other's
+// newer one. Where the system has no such lock there is none.
+func (p Place) Lock() (io.Closer, error) {
+	if err := p.Disk.MkdirAll(p.Root); err != nil {
+		return nil, err
+	}
+	lock, err := tree.Lock(filepath.Join(p.Root, ".lock"))
+	if errors.Is(err, errors.ErrUnsupported) {
+		return io.NopCloser(nil), nil
+	}
+	return lock, err
 }
 
 // Copied is what one pass of a mirror did.

@@ -329,3 +329,25 @@ func TestLocate(t *testing.T) {
 		}
 	}
 }
+
+func TestLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	first, err := Lock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Lock(path); err == nil {
+		t.Fatal("two work at the same place")
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Lock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+	if _, err := Lock(filepath.Join(path, "missing", "lock")); err == nil {
+		t.Error("locked in a folder that is not there")
+	}
+}

@@ -617,28 +617,6 @@ func TestParseWitnesses(t *testing.T) {
 	}
 }
 
-func TestLock(t *testing.T) {
-	dir := t.TempDir()
-	first, err := Lock(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Lock(dir); err == nil {
-		t.Fatal("two witnesses use the same records")
-	}
-	if err := first.Close(); err != nil {
-		t.Fatal(err)
-	}
-	again, err := Lock(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again.Close()
-	if _, err := Lock(dir + "/missing"); err == nil {
-		t.Error("locked a folder that is not there")
-	}
-}
-
 // TestFolder keeps the records where the command keeps them.
 func TestFolder(t *testing.T) {
 	log, dir := newLog(t, 3), t.TempDir()
