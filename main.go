@@ -209,7 +209,6 @@ type appliance struct {
 	office                        *desk.Office
 	console                       *console.Console // nil without console_listen
 	staff                         net.Listener     // the console's
-	notices                       chan struct{}
 	log                           *slog.Logger
 	listeners                     server.Listeners
 }
@@ -217,7 +216,7 @@ type appliance struct {
 // openAppliance opens the data folder and everything that stands on it, and finishes what
 // a stopped process left.
 func openAppliance(ctx context.Context, c config.Serve, log *slog.Logger, say io.Writer) (*appliance, error) {
-	a := &appliance{conf: c, say: say, notices: make(chan struct{}, 1), log: log}
+	a := &appliance{conf: c, say: say, log: log}
 	if err := a.open(ctx, log); err != nil {
 		return nil, errors.Join(err, a.close())
 	}
@@ -338,12 +337,11 @@ func (a *appliance) openConsole(log *slog.Logger) (home, adoption http.Handler, 
 		Office: a.office, Codes: a.office, Door: door, Retired: a.store.Retired,
 		URL: a.conf.ConsoleAt, InstallURL: a.conf.Install, PublicURL: a.conf.PublicAt,
 		Origin: a.publisher.Origin, Region: a.publisher.Region,
-		PolicyDigest:   a.public().PolicyDigest,
-		Status:         a.consoleStatus,
-		Exports:        a.newestExports,
-		API:            func(officer string) http.Handler { return a.server.CodeAPI(officer) },
-		NoticesChanged: a.noticesChanged,
-		Logger:         log,
+		PolicyDigest: a.public().PolicyDigest,
+		Status:       a.consoleStatus,
+		Exports:      a.newestExports,
+		API:          func(officer string) http.Handler { return a.server.CodeAPI(officer) },
+		Logger:       log,
 	})
 	if err != nil {
 		return nil, nil, err
@@ -403,32 +401,14 @@ func (a *appliance) newestExports() (list []console.Export) {
 // shownExports is how many files the public page lists.
 const shownExports = 10
 
-// noticesChanged asks for the notices to be published; publishNotices does it.
-func (a *appliance) noticesChanged() {
-	select {
-	case a.notices <- struct{}{}:
-	default: // one is on its way, and will find this change too
-	}
-}
-
-// publishNotices keeps the published notices what the console says, and looks once an hour
-// for those that have expired.
+// publishNotices keeps the published notices what the console says.
 func (a *appliance) publishNotices(ctx context.Context) error {
-	for {
-		data, err := a.office.NoticeFile()
-		if err == nil && data != nil {
-			err = a.publisher.PutSmallFile(ctx, "notice/notices.json", data)
-		}
-		if err != nil && ctx.Err() == nil {
-			a.log.Error("publishing notices failed; trying again within the hour", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-a.notices:
-		case <-time.After(time.Hour):
-		}
-	}
+	a.office.KeepNotices(ctx, func(ctx context.Context, file []byte) error {
+		return a.publisher.PutSmallFile(ctx, "notice/notices.json", file)
+	}, func(err error) {
+		a.log.Error("publishing notices failed; trying again in a minute", "error", err)
+	})
+	return nil
 }
 
 // access is what the environment gives for buckets, by the names that every tool for S3 knows.

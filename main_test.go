@@ -390,7 +390,6 @@ func TestNoticesReachPhones(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.noticesChanged()
 	await("an announcement", func() bool { return len(known.Announcements(time.Now(), "en")) == 1 })
 	if known.Warning("vi").Hotline != "" {
 		t.Error("a warning shows that one person wrote")
@@ -401,7 +400,6 @@ func TestNoticesReachPhones(t *testing.T) {
 	if err := a.office.Withdraw(lan, news.Number); err != nil {
 		t.Fatal(err)
 	}
-	a.noticesChanged()
 	await("the warning", func() bool { return known.Warning("vi").Hotline == "1900 9095" })
 	if w := known.Warning("en"); w.ToDo != text.EN || known.Matching().Minutes != 7 || len(known.Announcements(time.Now(), "vi")) != 0 {
 		t.Errorf("the phone shows %+v, %+v", w, known.Matching())

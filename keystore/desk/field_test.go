@@ -2,10 +2,13 @@ package desk
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -84,6 +87,60 @@ func TestNoticesFitPhones(t *testing.T) {
 	if _, err := c.Propose(a, long); err != nil {
 		t.Errorf("no room after withdrawing: %v", err)
 	}
+}
+
+// TestKeepNotices: a change is published at once, the end of an announcement within the
+// hour, and what failed again in a minute.
+func TestKeepNotices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClerk(t)
+		c.desk.Now = time.Now
+		a := c.admin()
+		ctx, cancel := context.WithCancel(t.Context())
+		var broken atomic.Bool
+		var newest atomic.Value
+		var failures atomic.Int64
+		go c.KeepNotices(ctx, func(_ context.Context, file []byte) error {
+			if broken.Load() {
+				return errors.New("disk full")
+			}
+			newest.Store(string(file))
+			return nil
+		}, func(error) { failures.Add(1) })
+		shows := func() bool {
+			synctest.Wait()
+			file, _ := newest.Load().(string)
+			return strings.Contains(file, "Chợ Hỗ")
+		}
+		propose := func() Notice {
+			n, err := c.Propose(a, Notice{Kind: Announcement, Title: Wording{"Tin", "News"}, Text: Wording{"Chợ Hỗ mở lại.", "Ho market is open."}, Until: c.Today()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		if synctest.Wait(); newest.Load() != nil {
+			t.Fatal("published without a notice")
+		}
+		broken.Store(true)
+		propose()
+		synctest.Wait()
+		broken.Store(false)
+		if time.Sleep(time.Minute); !shows() || failures.Load() != 1 {
+			t.Errorf("%q after %d failures", newest.Load(), failures.Load())
+		}
+		if time.Sleep(25 * time.Hour); shows() {
+			t.Error("a notice that is over stays")
+		}
+		n := propose()
+		if !shows() {
+			t.Error("a new notice is not published")
+		}
+		if err := c.Withdraw(a, n.Number); err != nil || shows() {
+			t.Errorf("a withdrawn notice stays, %v", err)
+		}
+		cancel()
+	})
 }
 
 func TestNotices(t *testing.T) {

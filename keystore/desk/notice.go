@@ -2,6 +2,7 @@ package desk
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -170,7 +171,7 @@ func (o *Office) Propose(by Account, n Notice) (Notice, error) {
 			return err
 		}
 		return o.note(b, by.ID, "notice", fmt.Sprintf("%d %s", n.Number, n.Kind))
-	}, func() { o.last.notice++ })
+	}, func() { o.last.notice++; o.notify() })
 }
 
 // hasRoomFor is ErrNoticesFull if phones would not read the file once a notice is in it.
@@ -221,7 +222,7 @@ func (o *Office) Approve(by Account, number uint64) error {
 			return err
 		}
 		return o.note(b, by.ID, "approve", fmt.Sprintf("notice %d", number))
-	}, nil)
+	}, o.notify)
 }
 
 // Withdraw ends an announcement, or refuses a warning that waits. A published warning is
@@ -240,7 +241,7 @@ func (o *Office) Withdraw(by Account, number uint64) error {
 			return err
 		}
 		return o.note(b, by.ID, "withdraw", fmt.Sprintf("notice %d", number))
-	}, nil)
+	}, o.notify)
 }
 
 // Waits reports whether the notice waits for a second person.
@@ -259,6 +260,37 @@ func (o *Office) Notices() ([]Notice, error) {
 	notices, err := all[Notice](o.desk.DB, noticePaper)
 	slices.Reverse(notices)
 	return notices, err
+}
+
+// notify wakes KeepNotices.
+func (o *Office) notify() {
+	select {
+	case o.noticed <- struct{}{}:
+	default: // it is about to look, and will find this change too
+	}
+}
+
+// KeepNotices publishes what NoticeFile gives, once at first, then when it has changed, and
+// once an hour, since announcements end by themselves; until ctx is done. Putting the same
+// file again must change nothing. What fails is told, and tried again in a minute.
+func (o *Office) KeepNotices(ctx context.Context, put func(context.Context, []byte) error, failed func(error)) {
+	for {
+		again := time.Hour
+		file, err := o.NoticeFile()
+		if err == nil && file != nil {
+			err = put(ctx, file)
+		}
+		if err != nil && ctx.Err() == nil {
+			failed(err)
+			again = time.Minute
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-o.noticed:
+		case <-time.After(again):
+		}
+	}
 }
 
 // NoticeFile is what phones read: the warning and the announcements of today, as JSON

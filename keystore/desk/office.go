@@ -45,7 +45,8 @@ type Office struct {
 	last    struct{ figure, goal, quote, notice uint64 }
 	journal Head
 
-	doors doors
+	doors   doors
+	noticed chan struct{} // holds one when NoticeFile may have changed
 }
 
 // paper is what pages read often, kept in memory beside its rows. A writer replaces what
@@ -82,7 +83,7 @@ const (
 // OpenOffice reads what the pages need at hand. It does not check the journal:
 // VerifyJournal does.
 func OpenOffice(d *Desk) (*Office, error) {
-	o := &Office{desk: d}
+	o := &Office{desk: d, noticed: make(chan struct{}, 1)}
 	o.paper.units = map[string]Unit{}
 	for u, err := range scan[Unit](d.DB, unitPaper) {
 		if err != nil {

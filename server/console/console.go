@@ -77,8 +77,6 @@ type Config struct {
 	// for (bluekey.v1.CodeService, under its full path); nil: there is no such door, and
 	// no keys are made.
 	API func(officer string) http.Handler
-	// NoticesChanged hears that Office.NoticeFile may give something else; nil: nobody.
-	NoticesChanged func()
 
 	Logger *slog.Logger // nil means slog.Default
 }

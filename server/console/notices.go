@@ -103,7 +103,7 @@ func (c *Console) propose(v *visit) error {
 	if _, err := c.Office.Propose(v.account, n); err != nil {
 		return err
 	}
-	return c.noticed(v)
+	return v.see("/notices")
 }
 
 func (c *Console) approve(v *visit) error {
@@ -124,14 +124,6 @@ func (c *Console) settle(v *visit, do func(desk.Account, uint64) error) error {
 	}
 	if err := do(v.account, uint64(n)); err != nil {
 		return err
-	}
-	return c.noticed(v)
-}
-
-// noticed goes back to the page and tells whoever publishes.
-func (c *Console) noticed(v *visit) error {
-	if c.NoticesChanged != nil {
-		c.NoticesChanged()
 	}
 	return v.see("/notices")
 }
