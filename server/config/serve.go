@@ -112,6 +112,9 @@ func (c *Serve) warn(log *slog.Logger) {
 	if *c.MinKeys < 50 {
 		log.Warn("with so few keys to a window, a case may be alone in its export", "min_keys", *c.MinKeys)
 	}
+	if c.Origin != "" && (c.Witnesses == "" || c.Quorum == 0) {
+		log.Warn("without a quorum of witnesses nothing shows phones that this service gives all of them the same keys (SECURITY.md)", "witnesses", c.Witnesses, "quorum", c.Quorum)
+	}
 	if c.Console != "" && !Loopback(c.Console) && c.ConsoleTLSCert == "" {
 		log.Warn("the console listens to other machines without TLS: whatever ends it (console_url) should be the only one that can reach it", "console_listen", c.Console)
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"log/slog"
 	"strings"
 	"testing"
@@ -55,5 +56,31 @@ func TestHoldFollowsPeriod(t *testing.T) {
 	c.Hold = &minute
 	if err := c.Settle(slog.New(slog.DiscardHandler)); err != nil || *c.Hold != time.Minute {
 		t.Errorf("hold %v, %v", *c.Hold, err)
+	}
+}
+
+// TestWarnings: a service for the public hears what it does without, one that does well
+// hears nothing.
+func TestWarnings(t *testing.T) {
+	for _, row := range []struct {
+		conf Serve
+		want string
+	}{
+		{Serve{Origin: "keys.example.org", Witnesses: "witnesses", Quorum: 1}, ""},
+		{Serve{Origin: "keys.example.org"}, "without a quorum"},
+		{Serve{Origin: "keys.example.org", Witnesses: "witnesses"}, "without a quorum"},
+		{Serve{Ops: "0.0.0.0:8081"}, "operations address"},
+		{Serve{Console: "0.0.0.0:8082"}, "without TLS"},
+	} {
+		c := row.conf
+		c.Data, c.Metadata = t.TempDir(), "coarse"
+		c.Listen, c.Ops = "127.0.0.1:8080", cmp.Or(c.Ops, "127.0.0.1:8081")
+		var said strings.Builder
+		if err := c.Settle(slog.New(slog.NewTextHandler(&said, nil))); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(said.String(), row.want) || row.want == "" && said.Len() > 0 {
+			t.Errorf("%+v: %s, want %q", row.conf, said.String(), row.want)
+		}
 	}
 }
