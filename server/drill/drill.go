@@ -1,7 +1,8 @@
 // Package drill rehearses the whole service with simulated phones: they meet, some become
 // cases, cases get codes, buy permits and upload, others send cover beside, the appliance
-// publishes, every phone downloads and matches. Whoever met a case must be warned, and
-// nobody else. Where an appliance has doors for other protocols, some of the cases come
+// publishes, every phone downloads and matches. Whoever was near a case for as long as the
+// rule says that warns where no other is published must be warned, and nobody else: not who
+// only passed by. Where an appliance has doors for other protocols, some of the cases come
 // through them, and nothing may be found afterwards of what only doors are told.
 //
 // It speaks to an appliance only as phones, apps and staff do, but that no phone waits for
@@ -52,9 +53,10 @@ var ErrFailed = errors.New("the drill failed")
 
 const (
 	days     = 3  // finished days that the phones have lived through
-	meetings = 4  // of each phone
-	noise    = 40 // IDs of passers-by that each phone heard
-	lasting  = 2  // intervals that a meeting lasts
+	meetings = 4  // of each phone, beside one with somebody who only passed by
+	noise    = 40 // IDs of strangers that each phone heard
+	lasting  = 4  // times that phones listen during a meeting: 20 minutes, and 15 warn
+	passing  = 2  // and while somebody passes by
 )
 
 // actor is one simulated phone.
@@ -64,17 +66,19 @@ type actor struct {
 	keys    []diagnosis.Key
 	root    [32]byte // of Bluezone: the daily key of its first day
 	heard   []phone.Sighting
-	met     []int // other phones, whose sightings follow the passers-by in heard
+	met     []int // other phones, whose sightings follow the strangers' in heard
+	passed  []int // one more, or none, whose sightings follow those
 	isCase  bool
 	way     way     // of a case: how it hands its keys in
 	told    []trace // of a case: what it told a door
 	contact bool    // has met a case
 	abroad  bool    // met cases of other provinces only
-	warned  time.Duration
-	found   map[int]bool // phones whose keys explain a sighting; stranger for passers-by
+	warned  bool    // by the rule
+	after   time.Duration
+	found   map[int]bool // phones whose keys explain a sighting; stranger for strangers
 }
 
-// stranger is a passer-by, of whom there are no keys.
+// stranger is somebody of whom there are no keys.
 const stranger = -1
 
 // Run runs a drill, prints its table to out, and returns ErrFailed if it failed.
@@ -126,15 +130,18 @@ func meet(cfg Config, today time.Time) []*actor {
 		phones[i] = a
 	}
 	for i, a := range phones {
-		for range meetings {
+		for meeting := range meetings + 1 {
 			// Only phones of one scheme hear each other: same remainder.
 			other := i%len(diagnosis.Schemes) + len(diagnosis.Schemes)*random.IntN(cfg.Phones/len(diagnosis.Schemes))
-			if other == i {
-				continue
+			switch {
+			case other == i:
+			case meeting < meetings:
+				a.heard = append(a.heard, sim.stay(phones[other].keys, lasting)...)
+				a.met = append(a.met, other)
+			default:
+				a.heard = append(a.heard, sim.stay(phones[other].keys, passing)...)
+				a.passed = append(a.passed, other)
 			}
-			b := phones[other]
-			a.heard = append(a.heard, sim.Meet(b.keys, lasting)...)
-			a.met = append(a.met, other)
 		}
 	}
 	cases := map[diagnosis.Scheme]int{}
@@ -199,16 +206,29 @@ func await(ctx context.Context, cfg Config, phones []*actor, promised time.Time)
 	}
 }
 
-// match downloads and matches as the owner's phone does.
+// match downloads and matches as the owner's phone does, and decides as it does who warns.
 func (a *actor) match(ctx context.Context, trees []string, uploaded time.Time) error {
 	err := phone.Match(ctx, a.heard, trees, phone.MatchOptions{}, func(f phone.Found) error {
-		who := stranger
-		if f.Sighting >= noise {
-			who = a.met[(f.Sighting-noise)/lasting]
-		}
-		a.found[who] = true
+		a.found[a.whose(f.Sighting)] = true
 		return nil
 	})
-	a.warned = time.Since(uploaded)
+	if err != nil {
+		return err
+	}
+	var none *phone.Notices
+	contacts, err := phone.Contacts(ctx, a.heard, trees, phone.MatchOptions{}, none.Matching())
+	a.warned, a.after = len(contacts) > 0, time.Since(uploaded)
 	return err
+}
+
+// whose gives the phone that a sighting is of.
+func (a *actor) whose(sighting int) int {
+	switch meeting := (sighting - noise) / lasting; {
+	case sighting < noise:
+		return stranger
+	case meeting < len(a.met):
+		return a.met[meeting]
+	default:
+		return a.passed[0]
+	}
 }

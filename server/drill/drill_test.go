@@ -7,11 +7,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"bluekey/keystore/diagnosis"
+	"bluekey/server/phone"
 )
 
 // Where there are doors, four cases are enough for every way, wherever the draw falls.
@@ -44,20 +46,26 @@ func TestWays(t *testing.T) {
 	}
 }
 
-// A contact of two cases is warned of both, and of nobody else.
+// A contact of two cases is warned and finds both, and nobody else is warned: not who only
+// passed a case.
 func TestReport(t *testing.T) {
 	for _, row := range []struct {
-		name  string
-		found []int
-		good  bool
+		name   string
+		met    []int
+		found  []int
+		warned bool
+		good   bool
 	}{
-		{"both", []int{1, 2}, true},
-		{"one of two", []int{1}, false},
-		{"one too many", []int{1, 2, 3}, false},
-		{"a passer-by", []int{1, 2, stranger}, false},
+		{"both", []int{1, 2, 3}, []int{1, 2}, true, true},
+		{"both, but not warned", []int{1, 2, 3}, []int{1, 2}, false, false},
+		{"one of two", []int{1, 2, 3}, []int{1}, true, false},
+		{"one too many", []int{1, 2, 3}, []int{1, 2, 3}, true, false},
+		{"a stranger", []int{1, 2, 3}, []int{1, 2, stranger}, true, false},
+		{"passed a case", []int{3}, []int{1}, false, true},
+		{"warned of one who passed", []int{3}, []int{1}, true, false},
 	} {
 		phones := []*actor{
-			{met: []int{1, 2, 3}, contact: true, found: map[int]bool{}},
+			{met: row.met, passed: []int{1}, contact: len(row.met) > 1, warned: row.warned, found: map[int]bool{}},
 			{isCase: true}, {isCase: true, way: byGAEN}, {},
 		}
 		for _, a := range phones {
@@ -71,6 +79,35 @@ func TestReport(t *testing.T) {
 			t.Errorf("%s: %v", row.name, err)
 		}
 	}
+}
+
+// TestStays: what a drill's phones hear of a meeting warns by the rule that is built in, and
+// of somebody who passed it does not.
+func TestStays(t *testing.T) {
+	var none *phone.Notices
+	minutes := none.Matching().Minutes
+	if lasting*listens < minutes*60 || passing*listens >= minutes*60 {
+		t.Errorf("meetings of %d minutes and %d, where %d warn", lasting*listens/60, passing*listens/60, minutes)
+	}
+	sim := NewSimulation(5)
+	for _, scheme := range diagnosis.Schemes {
+		keys := sim.Phone(scheme, time.Now(), days)
+		for range 200 {
+			heard := sim.stay(keys, lasting)
+			for _, h := range heard {
+				if k := keys[slices.IndexFunc(keys, func(k diagnosis.Key) bool { return !k.EndTime().Before(time.Unix(h.Seen+1, 0)) })]; !holdsAt(&k, h) {
+					t.Fatalf("%s: heard %x at %d", scheme, h.ID, h.Seen)
+				}
+			}
+		}
+	}
+}
+
+// holdsAt reports whether a sighting is of the ID that a key has then.
+func holdsAt(k *diagnosis.Key, h phone.Sighting) bool {
+	n := k.Scheme.IDLen()
+	at := int(k.Scheme.IntervalAt(time.Unix(h.Seen, 0)) - k.Start)
+	return bytes.Equal(k.Expand(nil)[at*n:][:n], h.ID[:n])
 }
 
 func TestSearch(t *testing.T) {

@@ -40,8 +40,8 @@ func report(out io.Writer, phones []*actor, s summary) error {
 // bySchemes prints what became of the phones of each scheme.
 func bySchemes(w io.Writer, phones []*actor) (missed, wrong int) {
 	type row struct {
-		phones, cases, contacts, warned, missed, wrong, abroad int
-		slowest                                                time.Duration
+		phones, cases, contacts, passed, warned, missed, wrong, abroad int
+		slowest                                                        time.Duration
 	}
 	rows := map[diagnosis.Scheme]*row{}
 	for _, a := range phones {
@@ -56,6 +56,8 @@ func bySchemes(w io.Writer, phones []*actor) (missed, wrong int) {
 		}
 		if a.contact {
 			r.contacts++
+		} else if a.passedCase(phones) {
+			r.passed++
 		}
 		switch {
 		case a.missedOne(phones):
@@ -66,41 +68,47 @@ func bySchemes(w io.Writer, phones []*actor) (missed, wrong int) {
 			if a.abroad {
 				r.abroad++
 			}
-			r.slowest = max(r.slowest, a.warned)
+			r.slowest = max(r.slowest, a.after)
 		}
 		if a.misled(phones) {
 			r.wrong++
 			wrong++
 		}
 	}
-	fmt.Fprintln(w, "scheme\tphones\tcases\tcontacts\twarned\tacross borders\tmissed\twrongly warned\tslowest warning\t")
+	fmt.Fprintln(w, "scheme\tphones\tcases\tcontacts\ttoo short\twarned\tacross borders\tmissed\twrongly warned\tslowest warning\t")
 	for _, scheme := range diagnosis.Schemes {
 		if r := rows[scheme]; r != nil {
-			fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%.1f s\t\n", scheme, r.phones, r.cases, r.contacts, r.warned, r.abroad, r.missed, r.wrong, r.slowest.Seconds())
+			fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%.1f s\t\n", scheme, r.phones, r.cases, r.contacts, r.passed, r.warned, r.abroad, r.missed, r.wrong, r.slowest.Seconds())
 		}
 	}
 	return missed, wrong
 }
 
-// missedOne reports whether the phone met a case of which it was not warned: a contact of two
-// cases is warned of both.
+// missedOne reports whether the phone was near a case and not warned, or could not tell one
+// case of several.
 func (a *actor) missedOne(phones []*actor) bool {
-	return slices.ContainsFunc(a.met, func(other int) bool { return phones[other].isCase && !a.found[other] })
+	return a.contact && !a.warned || slices.ContainsFunc(a.met, func(other int) bool { return phones[other].isCase && !a.found[other] })
 }
 
-// misled reports whether the phone was warned of anybody who is no case.
+// misled reports whether the phone was warned of what was too short, or took anybody for a
+// case who is none.
 func (a *actor) misled(phones []*actor) bool {
 	for other := range a.found {
 		if other == stranger || !phones[other].isCase {
 			return true
 		}
 	}
-	return false
+	return a.warned && !a.contact
+}
+
+// passedCase reports whether a case passed by.
+func (a *actor) passedCase(phones []*actor) bool {
+	return slices.ContainsFunc(a.passed, func(other int) bool { return phones[other].isCase })
 }
 
 // byWays prints what became of the cases of each way and of the meetings with them.
 func byWays(w io.Writer, phones []*actor) {
-	var rows [len(ways)]struct{ cases, keys, meetings, warned int }
+	var rows [len(ways)]struct{ cases, keys, meetings, found int }
 	for _, a := range phones {
 		if a.isCase {
 			rows[a.way].cases++
@@ -113,14 +121,14 @@ func byWays(w io.Writer, phones []*actor) {
 			}
 			rows[b.way].meetings++
 			if a.found[other] {
-				rows[b.way].warned++
+				rows[b.way].found++
 			}
 		}
 	}
-	fmt.Fprintln(w, "by way of\tcases\tkeys\tmeetings\twarned\t")
+	fmt.Fprintln(w, "by way of\tcases\tkeys\tmeetings\tfound\t")
 	for _, way := range ways {
 		if r := rows[way]; r.cases > 0 {
-			fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t\n", way, r.cases, r.keys, r.meetings, r.warned)
+			fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t\n", way, r.cases, r.keys, r.meetings, r.found)
 		}
 	}
 }

@@ -78,6 +78,26 @@ func (s *Simulation) Meet(keys []diagnosis.Key, intervals int) []phone.Sighting 
 	return heard
 }
 
+// listens is how many seconds pass from one time that a phone listens to the next.
+const listens = 300
+
+// stay lets somebody be near the phone of keys on one random day, for n times that phones
+// listen.
+func (s *Simulation) stay(keys []diagnosis.Key, n int) []phone.Sighting {
+	random := rand.New(s.random)
+	k := &keys[random.IntN(len(keys))]
+	ids, idLen := k.Expand(nil), int64(k.Scheme.IDLen())
+	began := k.Scheme.Time(k.Start).Unix()
+	from := random.Int64N(k.EndTime().Unix() - began - int64(n)*listens)
+	heard := make([]phone.Sighting, n)
+	for i := range heard {
+		after := from + int64(i)*listens
+		heard[i] = phone.Sighting{Scheme: k.Scheme, Seen: began + after}
+		copy(heard[i].ID[:], ids[after/k.Scheme.IntervalSeconds()*idLen:][:idLen])
+	}
+	return heard
+}
+
 // Noise gives sightings of phones that belong to no case, spread over the days before
 // today.
 func (s *Simulation) Noise(scheme diagnosis.Scheme, today time.Time, days, n int) []phone.Sighting {
