@@ -15,13 +15,15 @@ import * as seal from './seal.js';
 import * as wire from './wire.js';
 
 const now = () => Date.now() / 1000;
-const lost = [1000, 2000]; // milliseconds before a lost request is sent again
+// In milliseconds: how long an answer may take, and what passes before each time that a lost
+// request is sent again.
+const patience = { answer: 30_000, lost: [1000, 2000] };
 
 // call makes one request on a connection of its own.
-function call(url, { method = 'GET', type, body, most }) {
+function call(url, { method = 'GET', type, body, most, patience: { answer } }) {
   const u = new URL(url);
   const headers = body ? { 'Content-Type': type, 'Content-Length': body.length } : {};
-  const options = { method, headers, agent: false, signal: AbortSignal.timeout(30_000) };
+  const options = { method, headers, agent: false, signal: AbortSignal.timeout(answer) };
   return new Promise((resolve, reject) => {
     const request = (u.protocol === 'https:' ? https : http).request(u, options, (response) => {
       const parts = [];
@@ -40,15 +42,15 @@ function call(url, { method = 'GET', type, body, most }) {
 }
 
 export class Phone {
-  // tree is the public tree, the service's own unless told.
-  constructor({ service, tree = service, policy, scheme }) {
-    Object.assign(this, { service: service.replace(/\/$/, ''), tree: tree.replace(/\/$/, ''), policy, scheme });
+  // tree is the public tree, the service's own unless told; tests have less patience.
+  constructor({ service, tree = service, policy, scheme, ...rest }) {
+    Object.assign(this, { patience, ...rest, service: service.replace(/\/$/, ''), tree: tree.replace(/\/$/, ''), policy, scheme });
     this.seen = new Set(); // manifests whose file was used
     this.keys = []; // published keys of the phone's scheme
   }
 
   async file(path, most) {
-    const { status, body } = await call(`${this.tree}/${path}`, { most });
+    const { status, body } = await call(`${this.tree}/${path}`, { most, patience: this.patience });
     return status === 200 ? body : fail(`${path}: status ${status}`, status === 404 || status === 410 ? 'MISSING' : 'STATUS');
   }
 
@@ -85,7 +87,7 @@ export class Phone {
       let opened;
       try {
         const answer = await call(`${this.service}/bluekey.v1.PhoneService/Exchange`, {
-          method: 'POST', type: 'application/proto', body: wire.protoBody(sealed.request), most: 64 << 10,
+          method: 'POST', type: 'application/proto', body: wire.protoBody(sealed.request), most: 64 << 10, patience: this.patience,
         });
         if (answer.status === 200) opened = seal.openReply(sealed, wire.readProtoBody(answer.body));
         else reason = wire.readRefusal(Buffer.from(answer.body).toString());
@@ -93,8 +95,8 @@ export class Phone {
         if (answer.status === 415) reason = 'not a Content-Type of the service';
         if (reason === '') fail(`status ${answer.status}`);
       } catch (err) {
-        if (tries === lost.length) throw err;
-        await sleep(lost[tries++]);
+        if (tries === this.patience.lost.length) throw err;
+        await sleep(this.patience.lost[tries++]);
         continue;
       }
       if (opened) return wire.readReply(operation, opened, operation === wire.UPLOAD ? sent : 0);
